@@ -1,0 +1,9 @@
+//! A transaction engine: transfers over HTTP, committed in batches to PostgreSQL.
+//!
+//! A transfer travels one way: [`http`] -> [`admission`] -> [`lock_queue`] ->
+//! [`batch`] -> [`store`] -> [`cache`] -> reply. [`domain`] is used by all and
+//! uses nothing.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod domain;

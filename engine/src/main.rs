@@ -1,0 +1,4 @@
+//! The `engine` command.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,4 @@
+//! The `loadtest` command.
+#![forbid(unsafe_code)]
+
+fn main() {}
