@@ -5,5 +5,9 @@
 //! uses nothing.
 #![forbid(unsafe_code)]
 
+pub mod admission;
+pub mod batch;
 pub mod clock;
 pub mod domain;
+pub mod lock_queue;
+pub mod store;

@@ -1,0 +1,916 @@
+//! One batch, one PostgreSQL transaction, two round trips.
+//!
+//! Owns: the statements of the commit path and what their answers mean.
+//! Never: decides about money (that is `domain::fold`) or retries (`batch`).
+//! Bound: the number of statements does not depend on the batch's size.
+//! Invariant: `write` says `Ok` only after the command tag COMMIT without a warning.
+//!
+//! First round trip ([`CommitSession::lock`]), each a statement of its own because
+//! READ COMMITTED gives each a new snapshot:
+//! 1. BEGIN
+//! 2. `commit_begin`: the batch's number and the database's time;
+//! 3. `commit_lock_accounts`: FOR UPDATE in ascending order; may wait;
+//! 4. `commit_find_keys`: after the wait, so it sees what was committed meanwhile;
+//! 5. `commit_find_reversals`, if the batch holds reversals.
+//!
+//! If keys were found, one more ([`CommitSession::find`]) reads the rows they led to.
+//! Second ([`CommitSession::write`]): COPY transfers, COPY keys, rejections and
+//! reversals if any, one UPDATE of the accounts, terms if any, the `commits` row,
+//! COMMIT. An error in any of them skips the rest, COMMIT included.
+
+use std::io;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use uuid::Uuid;
+
+use super::periods::{Period, Periods, PeriodsMoved};
+use super::wire::encode::{self, Argument, oid};
+use super::wire::{
+    Answer, Connection, Row, ServerError, SessionSettings, TransactionState, WireError,
+};
+use crate::domain::currency::Currencies;
+use crate::domain::fold::NewTerms;
+use crate::domain::transfer::{
+    NewKey, NewRejection, NewTransfer, Outcome, Receipt, RejectReason, Rejection, TransferRequest,
+};
+use crate::domain::{Account, AccountId, AccountStatus, CommitId, CurrencyId, TransferId};
+
+/// Name, text and parameter types of every prepared statement.
+const STATEMENTS: &[(&str, &str, &[u32])] = &[
+    ("begin", "BEGIN", &[]),
+    ("commit", "COMMIT", &[]),
+    (
+        "number",
+        include_str!("../../../sql/queries/commit_begin.sql"),
+        &[],
+    ),
+    (
+        "lock",
+        include_str!("../../../sql/queries/commit_lock_accounts.sql"),
+        &[oid::INT8_ARRAY],
+    ),
+    (
+        "keys",
+        include_str!("../../../sql/queries/commit_find_keys.sql"),
+        &[oid::UUID_ARRAY, oid::INT4_ARRAY],
+    ),
+    (
+        "reversed",
+        include_str!("../../../sql/queries/commit_find_reversals.sql"),
+        &[oid::UUID_ARRAY],
+    ),
+    (
+        "find_transfers",
+        include_str!("../../../sql/queries/commit_find_transfers.sql"),
+        &[oid::UUID_ARRAY],
+    ),
+    (
+        "find_rejections",
+        include_str!("../../../sql/queries/commit_find_rejections.sql"),
+        &[oid::UUID_ARRAY],
+    ),
+    (
+        "copy_transfers",
+        include_str!("../../../sql/queries/commit_copy_transfers.sql"),
+        &[],
+    ),
+    (
+        "copy_keys",
+        include_str!("../../../sql/queries/commit_copy_keys.sql"),
+        &[],
+    ),
+    (
+        "rejections",
+        include_str!("../../../sql/queries/commit_insert_rejections.sql"),
+        &[
+            oid::INT8,
+            oid::UUID_ARRAY,
+            oid::INT8_ARRAY,
+            oid::INT8_ARRAY,
+            oid::INT8_ARRAY,
+            oid::TEXT_ARRAY,
+            oid::INT2_ARRAY,
+            oid::UUID_ARRAY,
+            oid::TEXT_ARRAY,
+            oid::TEXT_ARRAY,
+            oid::TEXT_ARRAY,
+        ],
+    ),
+    (
+        "reversals",
+        include_str!("../../../sql/queries/commit_insert_reversals.sql"),
+        &[oid::UUID_ARRAY, oid::UUID_ARRAY],
+    ),
+    (
+        "accounts",
+        include_str!("../../../sql/queries/commit_update_accounts.sql"),
+        &[
+            oid::INT8_ARRAY,
+            oid::INT8_ARRAY,
+            oid::INT8_ARRAY,
+            oid::UUID_ARRAY,
+            oid::INT8,
+        ],
+    ),
+    (
+        "terms",
+        include_str!("../../../sql/queries/commit_update_terms.sql"),
+        &[
+            oid::INT8_ARRAY,
+            oid::INT2_ARRAY,
+            oid::INT8_ARRAY,
+            oid::TEXT_ARRAY,
+            oid::INT2_ARRAY,
+        ],
+    ),
+    (
+        "number_row",
+        include_str!("../../../sql/queries/commit_insert_commit.sql"),
+        &[oid::INT8, oid::UUID, oid::INT4, oid::INT4],
+    ),
+];
+
+/// Which history of the database a session writes to: a promoted or restored
+/// one has another timeline or system identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatabaseIdentity {
+    /// Made by initdb.
+    pub system_identifier: u64,
+    /// Counts promotions.
+    pub timeline: u32,
+}
+
+/// Why a session could not be opened. Nothing was written.
+#[derive(Debug)]
+pub enum OpenError {
+    /// No host took the connection; the last one's reason.
+    Unreachable(WireError),
+    /// Hosts answer, none of them takes writes.
+    NoWritableHost,
+    /// Something between engine and server shares sessions.
+    Pooler,
+    /// The schema is not the one this engine was built for.
+    Schema(WireError),
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unreachable(error) => write!(formatter, "connect to --database-url: {error}"),
+            Self::NoWritableHost => formatter.write_str(
+                "connect to --database-url: every host that answers is a standby or read-only",
+            ),
+            Self::Pooler => formatter.write_str(
+                "connect to --database-url: a pooler in transaction mode answers there; the engine needs sessions of its own, name the server itself",
+            ),
+            Self::Schema(error) => {
+                write!(formatter, "prepare statements: {error}; run `engine migrate`")
+            }
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// Why a step of the commit did not succeed.
+#[derive(Debug)]
+pub enum StepError {
+    /// The server refused a statement; the transaction is rolled back.
+    RolledBack(Box<ServerError>),
+    /// The connection is unusable before anything could be committed.
+    Lost(WireError),
+    /// The connection died, or a warning came, after COMMIT was sent: the batch
+    /// may or may not be durable.
+    Unknown(UnknownCause),
+    /// The key periods this session knows do not cover the database's time.
+    Periods(PeriodsMoved),
+}
+
+/// What left a commit's outcome open.
+#[derive(Debug)]
+pub enum UnknownCause {
+    /// No (complete) answer.
+    Wire(WireError),
+    /// COMMIT came with a warning: a wait for a standby was cancelled.
+    Warning(Box<ServerError>),
+    /// The server was told to end while committing.
+    Ended(Box<ServerError>),
+}
+
+/// What the fold needs to know.
+#[derive(Debug)]
+pub struct Locked {
+    /// This batch.
+    pub commit_id: CommitId,
+    /// The database's time at BEGIN, milliseconds since the Unix epoch.
+    pub database_ms: i64,
+    /// Those of the accounts asked for that exist.
+    pub accounts: HashMap<AccountId, Account>,
+    /// Those of the keys asked for that are taken.
+    pub keys: Vec<FoundKey>,
+    /// Those of the originals asked for that are reversed.
+    pub reversed: hashbrown::HashSet<TransferId>,
+}
+
+/// A key that is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct FoundKey {
+    /// Its hash.
+    pub key: Uuid,
+    /// Of the request that used it.
+    pub fingerprint: Uuid,
+    /// Where its answer is.
+    pub txn_id: TransferId,
+}
+
+/// What a batch asks about.
+#[derive(Debug, Default)]
+pub struct Ask {
+    /// Distinct, ascending.
+    pub accounts: Vec<i64>,
+    /// Distinct, ascending.
+    pub keys: Vec<Uuid>,
+    /// Originals of reversals.
+    pub originals: Vec<Uuid>,
+}
+
+/// What a batch writes.
+#[derive(Debug)]
+pub struct Write<'a> {
+    /// From [`Locked`].
+    pub commit_id: CommitId,
+    /// Which engine.
+    pub engine_id: Uuid,
+    /// From [`Locked`].
+    pub database_ms: i64,
+    /// In order: the index is the position.
+    pub transfers: &'a [NewTransfer],
+    /// Refusals to keep.
+    pub rejections: &'a [NewRejection],
+    /// Keys to keep.
+    pub keys: &'a [NewKey],
+    /// Terms to change.
+    pub terms: &'a [NewTerms],
+    /// Accounts as they stand after it.
+    pub accounts: &'a HashMap<AccountId, Account>,
+    /// What `request_index` of the rows points into.
+    pub requests: &'a [&'a TransferRequest],
+}
+
+/// How a session is opened.
+#[derive(Clone, Debug)]
+pub struct CommitSettings {
+    /// Where and how.
+    pub session: SessionSettings,
+    /// How long keys hold; decides which periods are looked through.
+    pub idempotency_retention: Duration,
+    /// Which engine writes.
+    pub engine_id: Uuid,
+    /// Read once at start.
+    pub currencies: Currencies,
+}
+
+/// A session that commits batches.
+#[derive(Debug)]
+pub struct CommitSession {
+    connection: Connection,
+    periods: Periods,
+    currencies: Currencies,
+    engine_id: Uuid,
+    identity: DatabaseIdentity,
+    round_trips: u32,
+}
+
+impl CommitSession {
+    /// Finds the writable host and prepares every statement.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing was written.
+    pub async fn open(settings: &CommitSettings) -> Result<Self, OpenError> {
+        let hosts = settings.session.config.get_hosts().len().max(1);
+        let mut last = None;
+        let mut answered = false;
+        for host_index in 0..hosts {
+            let mut connection = match Connection::connect(&settings.session, host_index).await {
+                Ok(connection) => connection,
+                Err(error) => {
+                    last = Some(error);
+                    continue;
+                }
+            };
+            answered = true;
+            if let Some(identity) = prove_writable(&mut connection).await? {
+                return Self::prepare(settings, connection, identity).await;
+            }
+        }
+        match last {
+            Some(error) if !answered => Err(OpenError::Unreachable(error)),
+            _ => Err(OpenError::NoWritableHost),
+        }
+    }
+
+    async fn prepare(
+        settings: &CommitSettings,
+        mut connection: Connection,
+        identity: DatabaseIdentity,
+    ) -> Result<Self, OpenError> {
+        for (name, sql, types) in STATEMENTS {
+            connection
+                .parse(name, sql, types)
+                .map_err(OpenError::Schema)?;
+        }
+        connection.sync();
+        connection.send().await.map_err(OpenError::Unreachable)?;
+        let (_, failed) = connection.drain().await.map_err(OpenError::Unreachable)?;
+        if let Some(error) = failed {
+            return Err(OpenError::Schema(WireError::Server(error)));
+        }
+        let mut session = Self {
+            connection,
+            periods: Periods::new(settings.idempotency_retention),
+            currencies: settings.currencies.clone(),
+            engine_id: settings.engine_id,
+            identity,
+            round_trips: 0,
+        };
+        session.load_periods().await.map_err(OpenError::Schema)?;
+        Ok(session)
+    }
+
+    /// Which history this session writes to.
+    #[must_use]
+    pub const fn identity(&self) -> DatabaseIdentity {
+        self.identity
+    }
+
+    /// Which engine this session writes as.
+    #[must_use]
+    pub const fn engine_id(&self) -> Uuid {
+        self.engine_id
+    }
+
+    /// Round trips since the last call.
+    pub fn take_round_trips(&mut self) -> u32 {
+        std::mem::take(&mut self.round_trips)
+    }
+
+    /// Reads the key periods again.
+    ///
+    /// # Errors
+    /// [`WireError`]; the session should be dropped.
+    pub async fn load_periods(&mut self) -> Result<(), WireError> {
+        let rows = self
+            .connection
+            .simple(include_str!("../../../sql/queries/session_periods.sql"))
+            .await?;
+        let mut periods = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let number = |index: usize| -> Result<i64, WireError> {
+                row.text(index)?
+                    .and_then(|text| text.parse().ok())
+                    .ok_or(WireError::Protocol("a key period that is no number"))
+            };
+            periods.push(Period {
+                number: i32::try_from(number(0)?)
+                    .map_err(|_range| WireError::Protocol("a key period beyond INTEGER"))?,
+                starts_ms: number(1)?,
+                ends_ms: number(2)?,
+            });
+        }
+        self.periods.set(periods);
+        Ok(())
+    }
+
+    /// First round trip: locks, then looks up. On `Ok` a transaction is open.
+    ///
+    /// # Errors
+    /// [`StepError`], never `Unknown`: nothing can have been committed.
+    pub async fn lock(&mut self, ask: &Ask, live_ms: i64) -> Result<Locked, StepError> {
+        let live = self.periods.live(live_ms);
+        self.ask_lock(ask, &live).map_err(StepError::Lost)?;
+        self.send().await.map_err(StepError::Lost)?;
+        let locked = self.read_lock(ask).await?;
+        if let Err(moved) = self.periods.check(locked.database_ms, &live) {
+            self.roll_back().await.map_err(StepError::Lost)?;
+            self.load_periods().await.map_err(StepError::Lost)?;
+            return Err(StepError::Periods(moved));
+        }
+        Ok(locked)
+    }
+
+    fn ask_lock(&mut self, ask: &Ask, live: &Vec<i32>) -> Result<(), WireError> {
+        let connection = &mut self.connection;
+        connection.execute("begin", &[])?;
+        connection.execute("number", &[])?;
+        connection.execute("lock", &[&ask.accounts])?;
+        if !ask.keys.is_empty() {
+            connection.execute("keys", &[&ask.keys, live])?;
+        }
+        if !ask.originals.is_empty() {
+            connection.execute("reversed", &[&ask.originals])?;
+        }
+        connection.sync();
+        Ok(())
+    }
+
+    async fn read_lock(&mut self, ask: &Ask) -> Result<Locked, StepError> {
+        let mut steps = vec![LockStep::Begin, LockStep::Number, LockStep::Accounts];
+        if !ask.keys.is_empty() {
+            steps.push(LockStep::Keys);
+        }
+        if !ask.originals.is_empty() {
+            steps.push(LockStep::Reversed);
+        }
+        let mut steps = steps.into_iter();
+        let mut step = steps.next();
+        let mut locked = Locked {
+            commit_id: CommitId(0),
+            database_ms: 0,
+            accounts: HashMap::with_capacity(ask.accounts.len()),
+            keys: Vec::new(),
+            reversed: hashbrown::HashSet::new(),
+        };
+        let mut failed = None;
+        loop {
+            match self.connection.next().await.map_err(StepError::Lost)? {
+                Answer::Row(row) => {
+                    self.take_lock_row(step, &row, &mut locked)
+                        .map_err(StepError::Lost)?;
+                }
+                Answer::Done(_) => step = steps.next(),
+                Answer::Failed(error) => failed = Some(error),
+                Answer::Ready(_) => break,
+            }
+        }
+        if let Some(error) = failed {
+            self.roll_back().await.map_err(StepError::Lost)?;
+            return Err(StepError::RolledBack(error));
+        }
+        if step.is_some() {
+            return Err(StepError::Lost(WireError::Protocol(
+                "fewer answers than statements",
+            )));
+        }
+        Ok(locked)
+    }
+
+    fn take_lock_row(
+        &self,
+        step: Option<LockStep>,
+        row: &Row,
+        locked: &mut Locked,
+    ) -> Result<(), WireError> {
+        match step {
+            Some(LockStep::Number) => {
+                locked.commit_id = CommitId(row.i64_or_missing(0)?);
+                locked.database_ms = row.i64_or_missing(1)?;
+            }
+            Some(LockStep::Accounts) => {
+                let account = self.account(row)?;
+                locked.accounts.insert(account.id, account);
+            }
+            Some(LockStep::Keys) => locked.keys.push(FoundKey {
+                key: row.uuid_or_missing(0)?,
+                fingerprint: row.uuid_or_missing(1)?,
+                txn_id: TransferId::from_uuid(row.uuid_or_missing(2)?),
+            }),
+            Some(LockStep::Reversed) => {
+                locked
+                    .reversed
+                    .insert(TransferId::from_uuid(row.uuid_or_missing(0)?));
+            }
+            Some(LockStep::Begin) | None => {
+                return Err(WireError::Protocol("a row where none belongs"));
+            }
+        }
+        Ok(())
+    }
+
+    fn account(&self, row: &Row) -> Result<Account, WireError> {
+        let id = AccountId::new(row.i64_or_missing(0)?)
+            .map_err(|_range| WireError::Protocol("an account id out of range"))?;
+        let currency_id = CurrencyId(row.i16_or_missing(5)?);
+        let currency = self
+            .currencies
+            .by_id(currency_id)
+            .ok_or(WireError::Protocol(
+                "an account in a currency added since start; restart the engine",
+            ))?;
+        let status = AccountStatus::from_code(row.i16_or_missing(6)?)
+            .ok_or(WireError::Protocol("an account status of a newer schema"))?;
+        Ok(Account {
+            id,
+            currency,
+            balance: row.i64_or_missing(1)?,
+            min_balance: row.i64(2)?,
+            debits_pending: row.i64_or_missing(3)?,
+            version: row.i64_or_missing(4)?,
+            head: row.uuid(7)?.map(TransferId::from_uuid),
+            status,
+        })
+    }
+
+    /// Between the two: the stored answers behind these ids, as first answers.
+    ///
+    /// # Errors
+    /// [`StepError`], never `Unknown`: nothing can have been committed.
+    pub async fn find(
+        &mut self,
+        ids: &Vec<Uuid>,
+    ) -> Result<HashMap<TransferId, Outcome>, StepError> {
+        let mut found = HashMap::with_capacity(ids.len());
+        let connection = &mut self.connection;
+        connection
+            .execute("find_transfers", &[ids])
+            .map_err(StepError::Lost)?;
+        connection
+            .execute("find_rejections", &[ids])
+            .map_err(StepError::Lost)?;
+        connection.sync();
+        self.send().await.map_err(StepError::Lost)?;
+        let mut in_transfers = true;
+        let mut failed = None;
+        loop {
+            match self.connection.next().await.map_err(StepError::Lost)? {
+                Answer::Row(row) if in_transfers => {
+                    let (id, outcome) = self.stored_transfer(&row).map_err(StepError::Lost)?;
+                    found.insert(id, outcome);
+                }
+                Answer::Row(row) => {
+                    let (id, outcome) = stored_rejection(&row).map_err(StepError::Lost)?;
+                    found.insert(id, outcome);
+                }
+                Answer::Done(_) => in_transfers = false,
+                Answer::Failed(error) => failed = Some(error),
+                Answer::Ready(_) => break,
+            }
+        }
+        if let Some(error) = failed {
+            self.roll_back().await.map_err(StepError::Lost)?;
+            return Err(StepError::RolledBack(error));
+        }
+        Ok(found)
+    }
+
+    fn stored_transfer(&self, row: &Row) -> Result<(TransferId, Outcome), WireError> {
+        let id = TransferId::from_uuid(row.uuid_or_missing(0)?);
+        let account = |index: usize| -> Result<AccountId, WireError> {
+            AccountId::new(row.i64_or_missing(index)?)
+                .map_err(|_range| WireError::Protocol("an account id out of range"))
+        };
+        let currency = self
+            .currencies
+            .by_id(CurrencyId(row.i16_or_missing(4)?))
+            .ok_or(WireError::Protocol(
+                "a transfer in a currency added since start",
+            ))?;
+        let receipt = Receipt {
+            id,
+            debit_account_id: account(1)?,
+            credit_account_id: account(2)?,
+            amount_minor: row.i64_or_missing(3)?,
+            digits: currency.digits,
+        };
+        Ok((
+            id,
+            Outcome::Completed {
+                receipt,
+                replayed: false,
+            },
+        ))
+    }
+
+    /// Second round trip: writes everything and commits.
+    ///
+    /// # Errors
+    /// [`StepError::RolledBack`]: certainly nothing is written. `Unknown`: it may
+    /// be; the caller must find out before it answers anyone.
+    pub async fn write(&mut self, write: &Write<'_>) -> Result<(), StepError> {
+        if let Err(error) = self.ask_write(write) {
+            // Nothing was sent; what was encoded must not be sent later.
+            self.connection.outgoing.clear();
+            return Err(StepError::Lost(error));
+        }
+        let unknown = |error| StepError::Unknown(UnknownCause::Wire(error));
+        self.connection.take_warnings();
+        self.send().await.map_err(unknown)?;
+        let mut last_tag = String::new();
+        let mut failed = None;
+        let state = loop {
+            match self.connection.next().await {
+                Ok(Answer::Row(_)) => {}
+                Ok(Answer::Done(tag)) => last_tag = tag,
+                Ok(Answer::Failed(error)) => failed = Some(error),
+                Ok(Answer::Ready(state)) => break state,
+                // An error that ended the session tells more than the broken link.
+                Err(error) => match failed {
+                    Some(error) if !ends_session(&error.sqlstate) => {
+                        return Err(StepError::RolledBack(error));
+                    }
+                    Some(error) => return Err(StepError::Unknown(UnknownCause::Ended(error))),
+                    None => return Err(unknown(error)),
+                },
+            }
+        };
+        self.verdict(&last_tag, failed, state).await
+    }
+
+    async fn verdict(
+        &mut self,
+        last_tag: &str,
+        failed: Option<Box<ServerError>>,
+        state: TransactionState,
+    ) -> Result<(), StepError> {
+        if let Some(warning) = self.connection.take_warnings().pop() {
+            return Err(StepError::Unknown(UnknownCause::Warning(Box::new(warning))));
+        }
+        match failed {
+            Some(error) if ends_session(&error.sqlstate) => {
+                Err(StepError::Unknown(UnknownCause::Ended(error)))
+            }
+            Some(error) => {
+                self.roll_back().await.map_err(StepError::Lost)?;
+                Err(StepError::RolledBack(error))
+            }
+            None if last_tag == "COMMIT" && state == TransactionState::Idle => Ok(()),
+            // A COMMIT in a failed transaction answers ROLLBACK, without an error.
+            None => {
+                self.roll_back().await.map_err(StepError::Lost)?;
+                Err(StepError::RolledBack(Box::new(ServerError {
+                    sqlstate: "25P02".into(),
+                    message: format!("COMMIT answered {last_tag}"),
+                    ..ServerError::default()
+                })))
+            }
+        }
+    }
+
+    fn ask_write(&mut self, write: &Write<'_>) -> Result<(), WireError> {
+        if !write.transfers.is_empty() {
+            self.connection.execute("copy_transfers", &[])?;
+            encode::copy(&mut self.connection.outgoing, |out| {
+                copy_transfers(write, out)
+            })?;
+            self.ask_accounts(write)?;
+            self.ask_reversals(write)?;
+        }
+        if !write.keys.is_empty() {
+            self.ask_keys(write)?;
+        }
+        if !write.rejections.is_empty() {
+            self.ask_rejections(write)?;
+        }
+        for terms in write.terms {
+            let name = terms.name.as_ref().and_then(|name| name.as_deref());
+            self.connection.execute(
+                "terms",
+                &[
+                    &vec![terms.account_id.get()],
+                    &vec![terms.status.code()],
+                    &vec![terms.min_balance],
+                    &vec![name],
+                    &vec![i16::from(terms.name.is_some())],
+                ],
+            )?;
+        }
+        let count = |rows: usize| {
+            i32::try_from(rows).map_err(|_many| WireError::Protocol("a batch beyond INTEGER"))
+        };
+        self.connection.execute(
+            "number_row",
+            &[
+                &write.commit_id.0,
+                &write.engine_id,
+                &count(write.transfers.len())?,
+                &count(write.rejections.len())?,
+            ],
+        )?;
+        self.connection.execute("commit", &[])?;
+        self.connection.sync();
+        Ok(())
+    }
+
+    /// Each account once, as its last transfer of the batch left it.
+    fn ask_accounts(&mut self, write: &Write<'_>) -> Result<(), WireError> {
+        let mut ids: Vec<i64> = Vec::with_capacity(write.transfers.len().saturating_mul(2));
+        for transfer in write.transfers {
+            ids.push(transfer.debit_account_id.get());
+            ids.push(transfer.credit_account_id.get());
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        let mut balances = Vec::with_capacity(ids.len());
+        let mut versions = Vec::with_capacity(ids.len());
+        let mut heads: Vec<Option<Uuid>> = Vec::with_capacity(ids.len());
+        for id in &ids {
+            let account = AccountId::new(*id)
+                .ok()
+                .and_then(|id| write.accounts.get(&id))
+                .ok_or(WireError::Protocol(
+                    "a transfer of an account that was not locked",
+                ))?;
+            balances.push(account.balance);
+            versions.push(account.version);
+            heads.push(account.head.map(TransferId::uuid));
+        }
+        let count = i64::try_from(ids.len()).unwrap_or(i64::MAX);
+        self.connection
+            .execute("accounts", &[&ids, &balances, &versions, &heads, &count])
+    }
+
+    fn ask_reversals(&mut self, write: &Write<'_>) -> Result<(), WireError> {
+        let (originals, reversals): (Vec<Uuid>, Vec<Uuid>) = write
+            .transfers
+            .iter()
+            .filter_map(|transfer| Some((transfer.reverses?.uuid(), transfer.id.uuid())))
+            .unzip();
+        if originals.is_empty() {
+            return Ok(());
+        }
+        self.connection
+            .execute("reversals", &[&originals, &reversals])
+    }
+
+    /// Sorted, so that the index is entered from one side to the other; into both
+    /// periods near a boundary (`periods` says why).
+    fn ask_keys(&mut self, write: &Write<'_>) -> Result<(), WireError> {
+        let mut keys: Vec<&NewKey> = write.keys.iter().collect();
+        keys.sort_unstable_by_key(|key| key.key.hash);
+        let periods = self.periods.of(write.database_ms);
+        self.connection.execute("copy_keys", &[])?;
+        encode::copy(&mut self.connection.outgoing, |out| {
+            for period in periods {
+                for key in &keys {
+                    put_columns(4, out)?;
+                    encode::put_uuid(key.key.hash, out);
+                    encode::put_uuid(key.key.fingerprint, out);
+                    encode::put_uuid(key.txn_id.uuid(), out);
+                    encode::put_i32(period, out);
+                }
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    fn ask_rejections(&mut self, write: &Write<'_>) -> Result<(), WireError> {
+        let rows: Vec<(&NewRejection, &TransferRequest)> = write
+            .rejections
+            .iter()
+            .filter_map(|row| Some((row, *write.requests.get(row.request_index)?)))
+            .collect();
+        let amounts: Vec<String> = rows.iter().map(|(row, _)| row.amount.to_string()).collect();
+        let column = |value: fn(&(&NewRejection, &TransferRequest)) -> i64| -> Vec<i64> {
+            rows.iter().map(value).collect()
+        };
+        let detail = |text: fn(&crate::domain::Details) -> Option<&str>| -> Vec<Option<&str>> {
+            rows.iter()
+                .map(|(_, request)| request.details.as_deref().and_then(text))
+                .collect()
+        };
+        let arguments: &[&dyn Argument] = &[
+            &write.commit_id.0,
+            &rows
+                .iter()
+                .map(|(row, _)| row.id.uuid())
+                .collect::<Vec<Uuid>>(),
+            &column(|(_, request)| request.debit_account_id.get()),
+            &column(|(_, request)| request.credit_account_id.get()),
+            &column(|(row, _)| row.account_id.get()),
+            &amounts.iter().map(String::as_str).collect::<Vec<&str>>(),
+            &rows
+                .iter()
+                .map(|(row, _)| row.reason.code())
+                .collect::<Vec<i16>>(),
+            &rows
+                .iter()
+                .map(|(_, request)| request.reverses.map(TransferId::uuid))
+                .collect::<Vec<Option<Uuid>>>(),
+            &detail(|details| details.reference.as_deref()),
+            &detail(|details| details.category.as_deref()),
+            &detail(|details| details.metadata.as_deref()),
+        ];
+        self.connection.execute("rejections", arguments)
+    }
+
+    async fn send(&mut self) -> Result<(), WireError> {
+        self.round_trips = self.round_trips.saturating_add(1);
+        self.connection.send().await
+    }
+
+    /// Ends the open transaction without effect.
+    ///
+    /// # Errors
+    /// [`WireError`]: drop the session, which rolls back as well.
+    pub async fn roll_back(&mut self) -> Result<(), WireError> {
+        self.round_trips = self.round_trips.saturating_add(1);
+        self.connection.simple("ROLLBACK").await.map(drop)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum LockStep {
+    Begin,
+    Number,
+    Accounts,
+    Keys,
+    Reversed,
+}
+
+/// Whether this SQLSTATE means that the server ended the session (57P01 to 03,
+/// class 08): it may have done so while a commit waited for a standby.
+fn ends_session(sqlstate: &str) -> bool {
+    sqlstate.starts_with("57P") || sqlstate.starts_with("08")
+}
+
+/// `None` when this host takes no writes.
+async fn prove_writable(
+    connection: &mut Connection,
+) -> Result<Option<DatabaseIdentity>, OpenError> {
+    let rows = connection
+        .simple(include_str!("../../../sql/queries/session_facts.sql"))
+        .await
+        .map_err(OpenError::Unreachable)?;
+    let text = |index: usize| {
+        rows.first()
+            .and_then(|row| row.text(index).ok().flatten())
+            .unwrap_or_default()
+    };
+    if text(0) != "f" || text(1) != "off" {
+        return Ok(None);
+    }
+    if text(3) != connection.process_id.to_string() {
+        return Err(OpenError::Pooler);
+    }
+    if text(2) == "off" || text(2) == "local" {
+        // An acknowledgement promises durability; the session may not waive it.
+        connection
+            .simple("SET synchronous_commit = on")
+            .await
+            .map_err(OpenError::Unreachable)?;
+    }
+    let identity = DatabaseIdentity {
+        system_identifier: text(5).parse().unwrap_or(0),
+        timeline: text(6).parse().unwrap_or(0),
+    };
+    Ok(Some(identity))
+}
+
+fn stored_rejection(row: &Row) -> Result<(TransferId, Outcome), WireError> {
+    let id = TransferId::from_uuid(row.uuid_or_missing(0)?);
+    let reason = RejectReason::from_code(row.i16_or_missing(1)?)
+        .ok_or(WireError::Protocol("a reject reason of a newer schema"))?;
+    let account_id = AccountId::new(row.i64_or_missing(2)?)
+        .map_err(|_range| WireError::Protocol("an account id out of range"))?;
+    let rejection = Rejection {
+        id: Some(id),
+        reason,
+        account_id,
+    };
+    Ok((
+        id,
+        Outcome::Rejected {
+            rejection,
+            replayed: false,
+        },
+    ))
+}
+
+fn put_columns(count: i16, out: &mut bytes::BytesMut) -> io::Result<()> {
+    bytes::BufMut::put_i16(out, count);
+    Ok(())
+}
+
+/// The rows of `commit_copy_transfers.sql`, columns in its order.
+fn copy_transfers(write: &Write<'_>, out: &mut bytes::BytesMut) -> io::Result<()> {
+    for (position, row) in (0_i32..).zip(write.transfers) {
+        let details = write
+            .requests
+            .get(row.request_index)
+            .and_then(|request| request.details.as_deref());
+        put_columns(18, out)?;
+        encode::put_uuid(row.id.uuid(), out);
+        encode::put_i64(row.debit_account_id.get(), out);
+        encode::put_i64(row.credit_account_id.get(), out);
+        encode::put_i64(row.amount_minor, out);
+        encode::put_i64(row.debit_balance, out);
+        encode::put_i64(row.credit_balance, out);
+        encode::put_i64(row.debit_version, out);
+        encode::put_i64(row.credit_version, out);
+        encode::put_i64(write.commit_id.0, out);
+        encode::put_i32(position, out);
+        encode::put_i16(row.currency.id.0, out);
+        encode::put_uuid_or_null(row.debit_previous.map(TransferId::uuid), out);
+        encode::put_uuid_or_null(row.credit_previous.map(TransferId::uuid), out);
+        encode::put_uuid_or_null(row.group_id, out);
+        encode::put_uuid_or_null(row.reverses.map(TransferId::uuid), out);
+        encode::put_text_or_null(
+            details.and_then(|details| details.reference.as_deref()),
+            out,
+        )?;
+        encode::put_text_or_null(details.and_then(|details| details.category.as_deref()), out)?;
+        encode::put_jsonb_or_null(details.and_then(|details| details.metadata.as_deref()), out)?;
+    }
+    Ok(())
+}

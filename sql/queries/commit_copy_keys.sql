@@ -1,0 +1,1 @@
+COPY idempotency_keys (key, fingerprint, txn_id, period) FROM STDIN BINARY

@@ -1,0 +1,10 @@
+-- Which of a batch's keys are taken. A statement of its own, after the account
+-- locks are held: it needs a snapshot that sees what was committed while the
+-- locks were waited for.
+-- Parameters: $1 uuid[] keys, $2 integer[] live periods.
+-- Rows: one per key found (two when it was kept in two periods at a boundary).
+-- Locks: none.
+SELECT key, fingerprint, txn_id
+  FROM idempotency_keys
+ WHERE key = ANY ($1)
+   AND period = ANY ($2)

@@ -1,0 +1,10 @@
+-- Locks the accounts of a batch and reads what its fold decides by.
+-- Parameters: $1 bigint[], distinct, ascending.
+-- Rows: one per account that exists, ascending by id.
+-- Locks: FOR UPDATE on each row, taken in ascending order (after the sort), the
+-- one order every engine uses, so that two engines cannot deadlock.
+SELECT id, balance, min_balance, debits_pending, version, currency_id, status, head_id
+  FROM accounts
+ WHERE id = ANY ($1)
+ ORDER BY id
+   FOR UPDATE
