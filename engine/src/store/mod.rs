@@ -1,0 +1,5 @@
+//! The only room that speaks SQL.
+
+pub mod link;
+pub mod maintain;
+pub mod migrate;
