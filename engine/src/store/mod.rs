@@ -3,3 +3,4 @@
 pub mod link;
 pub mod maintain;
 pub mod migrate;
+pub mod verify;
