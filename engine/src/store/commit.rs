@@ -131,6 +131,39 @@ const STATEMENTS: &[(&str, &str, &[u32])] = &[
     ),
 ];
 
+/// The server-side settings of a commit session.
+///
+/// The time limits end a transaction whose engine was stopped, so that its
+/// accounts are not held for long. The planner is told what statistics of an
+/// empty table would not: every access of the commit path is by primary key,
+/// and a plan prepared when the tables were empty must still be so later.
+#[must_use]
+pub fn session_parameters(
+    lock_timeout: Duration,
+    statement_timeout: Duration,
+    idle_in_transaction_timeout: Duration,
+) -> Vec<(String, String)> {
+    let ms = |limit: Duration| limit.as_millis().max(1).to_string();
+    [
+        ("lock_timeout", ms(lock_timeout)),
+        ("statement_timeout", ms(statement_timeout)),
+        (
+            "idle_in_transaction_session_timeout",
+            ms(idle_in_transaction_timeout),
+        ),
+        ("plan_cache_mode", "force_generic_plan".into()),
+        ("enable_seqscan", "off".into()),
+        ("enable_bitmapscan", "off".into()),
+        ("enable_hashjoin", "off".into()),
+        ("enable_mergejoin", "off".into()),
+        ("enable_material", "off".into()),
+        ("jit", "off".into()),
+        ("default_transaction_isolation", "read committed".into()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
+}
+
 /// Which history of the database a session writes to: a promoted or restored
 /// one has another timeline or system identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

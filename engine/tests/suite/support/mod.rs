@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each topic uses its part")]
 
+pub(crate) mod core;
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -176,4 +178,22 @@ fn url_with(url: &str, database: &str, role: Option<&str>) -> String {
 )]
 fn setting(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run through ops/test"))
+}
+
+/// Every check of the ledger; fails naming the first broken row.
+pub(crate) async fn verify(database: &TestDatabase) {
+    let settings = engine::store::verify::Settings::default();
+    let report = engine::store::verify::run(
+        &database.url,
+        &settings,
+        &engine::clock::Clock::System,
+        |_| {},
+    )
+    .await
+    .unwrap();
+    assert!(
+        report.first_broken().is_none(),
+        "{:?}",
+        report.first_broken()
+    );
 }
