@@ -407,3 +407,6 @@ enum Refusal {
     Form(Outcome),
     Business(RejectReason, AccountId),
 }
+
+#[cfg(test)]
+mod tests;
