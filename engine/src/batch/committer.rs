@@ -341,7 +341,24 @@ impl Worker {
             if let Some(end) = self.after_failure(&mut part, &error) {
                 return end;
             }
+            if judge(&error).0 == Cause::LockTimeout {
+                self.evict_stalled().await;
+            }
             tokio::time::sleep(self.backoff(part.attempts)).await;
+        }
+    }
+
+    /// Whoever holds the rows may be an engine that was stopped.
+    async fn evict_stalled(&mut self) {
+        let Some(session) = self.session.as_mut() else {
+            return;
+        };
+        match session.evict_stalled().await {
+            Ok(0) => {}
+            Ok(ended) => {
+                tracing::warn!(ended, "ended commit sessions whose engine did not go on");
+            }
+            Err(error) => self.disconnect(&error.to_string()),
         }
     }
 

@@ -832,6 +832,16 @@ impl CommitSession {
         self.connection.send().await
     }
 
+    /// Ends sessions that hold accounts and wait for an engine that is stopped.
+    /// How many there were.
+    ///
+    /// # Errors
+    /// [`WireError`]; the session should be dropped.
+    pub async fn evict_stalled(&mut self) -> Result<usize, WireError> {
+        let sql = include_str!("../../../sql/queries/commit_evict_stalled.sql");
+        self.connection.simple(sql).await.map(|ended| ended.len())
+    }
+
     /// Ends the open transaction without effect.
     ///
     /// # Errors

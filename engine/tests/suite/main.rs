@@ -12,3 +12,4 @@
 mod commit;
 mod schema;
 mod support;
+mod traps;

@@ -1,0 +1,408 @@
+//! What can go wrong around COMMIT, each case for real.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::admission::Refused;
+use engine::batch::retry::Cause;
+use engine::domain::{Details, Outcome};
+use tokio::sync::Notify;
+
+use crate::support::core::{Core, CoreSettings, fund, in_seconds, keyed, transfer};
+use crate::support::proxy::{Fault, Proxy};
+use crate::support::{TestDatabase, database, verify};
+
+async fn balance(database: &TestDatabase, id: i64) -> i64 {
+    let link = database.connect().await;
+    link.client
+        .query_one("SELECT balance FROM accounts WHERE id = $1", &[&id])
+        .await
+        .unwrap()
+        .get(0)
+}
+
+async fn transfers(database: &TestDatabase) -> i64 {
+    let link = database.connect().await;
+    link.client
+        .query_one("SELECT count(*) FROM transfers", &[])
+        .await
+        .unwrap()
+        .get(0)
+}
+
+/// A core behind a proxy, two funded accounts.
+async fn behind_proxy(settings: &CoreSettings) -> (TestDatabase, Proxy, Core) {
+    let database = database().await;
+    let proxy = Proxy::start(&database.url).await;
+    let core = Core::start(&proxy.url(&database), settings);
+    fund(&database.url, &core, 2, "10.00").await;
+    (database, proxy, core)
+}
+
+/// Whatever happens around COMMIT, one transfer is answered as done and is
+/// stored once.
+async fn check_fault(fault: Fault, cause: Cause, looked_up: Option<bool>) {
+    let (database, proxy, core) = behind_proxy(&CoreSettings::default()).await;
+    proxy.arm(fault);
+    let outcome = core
+        .admission
+        .transfer(keyed(1, transfer(1, 2, "4.00")), in_seconds(30))
+        .await;
+    assert!(proxy.has_struck());
+    assert!(
+        matches!(
+            outcome,
+            Ok(Outcome::Completed {
+                replayed: false,
+                ..
+            })
+        ),
+        "{outcome:?}"
+    );
+    {
+        let seen = core.watch.0.lock().unwrap();
+        assert_eq!(seen.failed.first(), Some(&cause), "{seen:?}");
+        assert_eq!(seen.looked_up.first().copied(), looked_up, "{seen:?}");
+    }
+    core.stop().await;
+    assert_eq!(balance(&database, 1).await, 600);
+    assert_eq!(transfers(&database).await, 3);
+    verify(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_is_lost_is_found_not_repeated() {
+    check_fault(Fault::CutAfter, Cause::ConnectionLost, Some(true)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_never_arrived_is_done_once() {
+    check_fault(Fault::CutBefore, Cause::ConnectionLost, Some(false)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_answers_rollback_is_not_success() {
+    check_fault(Fault::RollBack, Cause::CommitRolledBack, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_with_a_warning_is_looked_up_before_it_is_answered() {
+    check_fault(Fault::Warn, Cause::CommitWarning, Some(true)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_server_is_given_up_and_its_locks_are_waited_for() {
+    let settings = CoreSettings {
+        round_trip_timeout: Duration::from_millis(300),
+        // The stalled backend holds its rows until the server ends it.
+        parameters: engine::store::commit::session_parameters(
+            Duration::from_millis(100),
+            Duration::from_millis(200),
+            Duration::from_secs(1),
+        ),
+        ..CoreSettings::default()
+    };
+    let (database, proxy, core) = behind_proxy(&settings).await;
+    proxy.arm(Fault::Stall);
+    let outcome = core
+        .admission
+        .transfer(keyed(1, transfer(1, 2, "4.00")), in_seconds(30))
+        .await;
+    assert!(
+        matches!(
+            outcome,
+            Ok(Outcome::Completed {
+                replayed: false,
+                ..
+            })
+        ),
+        "{outcome:?} {:?}",
+        core.watch
+    );
+    core.stop().await;
+    assert_eq!(balance(&database, 1).await, 600);
+    verify(&database).await;
+}
+
+/// The look-up must wait for the dying backend: without the locks it would see
+/// the old state, call the commit missing, and do it twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_that_races_a_dying_backend_waits_for_it() {
+    let (database, proxy, core) = behind_proxy(&CoreSettings::default()).await;
+    let release = Arc::new(Notify::new());
+    proxy.arm(Fault::Delay(Arc::clone(&release)));
+    let admission = core.admission.clone();
+    let call = tokio::spawn(async move {
+        admission
+            .transfer(keyed(1, transfer(1, 2, "4.00")), in_seconds(30))
+            .await
+    });
+    let link = database.connect().await;
+    // The engine has reconnected and waits for the rows that the old session holds.
+    loop {
+        let waiting: i64 = link
+            .client
+            .query_one(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+                &[],
+            )
+            .await
+            .unwrap()
+            .get(0);
+        if waiting > 0 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    release.notify_one();
+    let outcome = call.await.unwrap();
+    assert!(
+        matches!(
+            outcome,
+            Ok(Outcome::Completed {
+                replayed: false,
+                ..
+            })
+        ),
+        "{outcome:?}"
+    );
+    assert_eq!(core.watch.0.lock().unwrap().looked_up, [true]);
+    core.stop().await;
+    assert_eq!(balance(&database, 1).await, 600);
+    verify(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_on_disjoint_accounts_in_two_engines_is_used_once() {
+    let database = database().await;
+    let settings = CoreSettings::default();
+    let first = Core::start(&database.url, &settings);
+    let second = Core::start(&database.url, &settings);
+    fund(&database.url, &first, 4, "100.00").await;
+    for round in 0..40 {
+        let (one, other) = tokio::join!(
+            first
+                .admission
+                .transfer(keyed(round, transfer(1, 2, "1.00")), in_seconds(30)),
+            second
+                .admission
+                .transfer(keyed(round, transfer(3, 4, "1.00")), in_seconds(30)),
+        );
+        let mut outcomes = [one.unwrap(), other.unwrap()];
+        outcomes.sort_by_key(|outcome| !outcome.is_completed());
+        assert!(outcomes[0].is_completed(), "{outcomes:?}");
+        assert_eq!(outcomes[1], Outcome::KeyReused);
+    }
+    first.stop().await;
+    second.stop().await;
+    assert_eq!(transfers(&database).await, 4 + 40);
+    verify(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_poisonous_row_among_thousands_fails_alone() {
+    let database = database().await;
+    let core = Core::start(&database.url, &CoreSettings::default());
+    fund(&database.url, &core, 100, "1000.00").await;
+    let link = database.connect().await;
+    link.client
+        .batch_execute("ALTER TABLE transfers ADD CONSTRAINT no_poison CHECK (reference IS DISTINCT FROM 'poison')")
+        .await
+        .unwrap();
+    let poison = 1_234;
+    let requests = (0..2_000_u32)
+        .map(|index| {
+            let mut request = transfer(i64::from(index % 99) + 1, 100, "0.01");
+            if index == poison {
+                let details = Details {
+                    reference: Some("poison".into()),
+                    ..Details::default()
+                };
+                request.details = Some(Box::new(details));
+            }
+            keyed(u128::from(index), request)
+        })
+        .collect();
+    let outcomes = core
+        .admission
+        .transfers(requests, in_seconds(60))
+        .await
+        .unwrap();
+    for (index, outcome) in (0..).zip(&outcomes) {
+        if index == poison {
+            assert_eq!(*outcome, Err(Refused::Unstorable));
+        } else {
+            assert!(
+                outcome.is_ok_and(|outcome| outcome.is_completed()),
+                "{index} {outcome:?}"
+            );
+        }
+    }
+    core.stop().await;
+    assert_eq!(transfers(&database).await, 100 + 1_999);
+    verify(&database).await;
+}
+
+/// A stopped engine's open transaction holds rows; the server ends it, and the
+/// others go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_engine_does_not_hold_its_accounts_for_long() {
+    let database = database().await;
+    let core = Core::start(&database.url, &CoreSettings::default());
+    fund(&database.url, &core, 2, "10.00").await;
+    let stopped = database.connect().await;
+    stopped
+        .client
+        .batch_execute(
+            "SET idle_in_transaction_session_timeout = 500; BEGIN; SELECT 1 FROM accounts WHERE id = 1 FOR UPDATE",
+        )
+        .await
+        .unwrap();
+    let outcome = core
+        .admission
+        .transfer(transfer(1, 2, "4.00"), in_seconds(30))
+        .await;
+    assert!(
+        outcome.is_ok_and(|outcome| outcome.is_completed()),
+        "{outcome:?}"
+    );
+    core.stop().await;
+    verify(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_past_the_deadline_and_every_answer_is_true() {
+    let database = database().await;
+    let core = Core::start(
+        &database.url,
+        &CoreSettings {
+            attempts_max: 1_000,
+            ..CoreSettings::default()
+        },
+    );
+    fund(&database.url, &core, 3, "10.00").await;
+    let holder = database.connect().await;
+    holder
+        .client
+        .batch_execute("BEGIN; SELECT 1 FROM accounts WHERE id = 1 FOR UPDATE")
+        .await
+        .unwrap();
+    let soon = std::time::Instant::now() + Duration::from_millis(300);
+    // The first is in a batch that waits for the row, the second behind it.
+    let (first, second) = tokio::join!(
+        core.admission
+            .transfer(keyed(1, transfer(1, 2, "4.00")), soon),
+        core.admission
+            .transfer(keyed(2, transfer(1, 3, "4.00")), soon),
+    );
+    for refused in [first, second] {
+        assert!(
+            matches!(
+                refused,
+                Err(Refused::DeadlineExceeded | Refused::OutcomeUnknown)
+            ),
+            "{refused:?}"
+        );
+    }
+    assert!(
+        [first, second].contains(&Err(Refused::OutcomeUnknown)),
+        "one was being committed"
+    );
+    holder.client.batch_execute("ROLLBACK").await.unwrap();
+    // The truth is told by the key, once the engine has come to rest.
+    let after = core
+        .admission
+        .transfer(transfer(2, 1, "0.01"), in_seconds(30))
+        .await;
+    assert!(after.is_ok_and(|outcome| outcome.is_completed()));
+    for (key, credit, told) in [(1, 2, first), (2, 3, second)] {
+        let again = core
+            .admission
+            .transfer(keyed(key, transfer(1, credit, "4.00")), in_seconds(30))
+            .await
+            .unwrap();
+        let Outcome::Completed { replayed, .. } = again else {
+            panic!("{again:?}")
+        };
+        assert!(
+            !(replayed && told == Err(Refused::DeadlineExceeded)),
+            "told it was not applied, but it was"
+        );
+    }
+    core.stop().await;
+    verify(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreachable_database_is_said_and_full_queues_refuse_at_once() {
+    let database = database().await;
+    let nowhere = "postgres://postgres@127.0.0.1:1/none";
+    let core = Core::start(
+        nowhere,
+        &CoreSettings {
+            queue_depth_max: 1,
+            ..CoreSettings::default()
+        },
+    );
+    let soon = std::time::Instant::now() + Duration::from_millis(200);
+    let (first, second) = tokio::join!(
+        core.admission.transfer(transfer(1, 2, "1"), soon),
+        core.admission.transfer(transfer(1, 2, "1"), soon),
+    );
+    assert_eq!(first, Err(Refused::DeadlineExceeded));
+    assert_eq!(second, Err(Refused::DatabaseUnavailable));
+    core.stop().await;
+    let core = Core::start(
+        &database.url,
+        &CoreSettings {
+            queue_depth_max: 2,
+            ..CoreSettings::default()
+        },
+    );
+    fund(&database.url, &core, 1, "1.00").await;
+    let requests = || vec![transfer(0, 1, "1"); 3];
+    assert_eq!(
+        core.admission.transfers(requests(), in_seconds(10)).await,
+        Err(Refused::QueueFull)
+    );
+    let admission = core.admission.clone();
+    core.stop().await;
+    assert_eq!(
+        admission.permits().0,
+        0,
+        "neither refused nor answered calls keep permits"
+    );
+
+    verify(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn draining_answers_everything_that_was_let_in() {
+    let database = database().await;
+    let core = Core::start(&database.url, &CoreSettings::default());
+    fund(&database.url, &core, 50, "1000.00").await;
+    let calls: Vec<_> = (0..500_u32)
+        .map(|index| {
+            let admission = core.admission.clone();
+            let debit = i64::from(index % 50) + 1;
+            let request = keyed(u128::from(index), transfer(debit, debit % 50 + 1, "0.01"));
+            tokio::spawn(async move { admission.transfer(request, in_seconds(30)).await })
+        })
+        .collect();
+    while core.committers.in_flight() == 0 && core.admission.permits().0 == 0 {
+        tokio::task::yield_now().await;
+    }
+    core.stop().await;
+    let mut done = 0;
+    for call in calls {
+        match call.await.unwrap() {
+            Ok(outcome) => {
+                assert!(outcome.is_completed());
+                done += 1;
+            }
+            Err(refused) => assert_eq!(refused, Refused::Draining),
+        }
+    }
+    assert_eq!(transfers(&database).await, 50 + done);
+    verify(&database).await;
+}
