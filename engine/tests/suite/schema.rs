@@ -1,5 +1,11 @@
 //! The schema: migrations, partitions, checks, roles, and its description.
 
+mod checks;
+mod ledger;
+mod migrations;
+mod partitions;
+mod roles;
+
 use engine::store::migrate;
 
 use crate::support;
