@@ -280,6 +280,23 @@ async fn a_key_that_leads_nowhere_is_found() {
 }
 
 #[tokio::test]
+async fn a_refusal_of_what_does_not_exist_is_found() {
+    for change in [
+        "debit_account_id = 4",
+        "credit_account_id = 4",
+        "account_id = 4",
+        "reverses = test_id($start$, 99)",
+    ] {
+        check(
+            &format!("UPDATE rejections SET {change}"),
+            &["rejection_references"],
+        )
+        .await;
+    }
+    check("UPDATE rejections SET reverses = test_id($start$, 1)", &[]).await;
+}
+
+#[tokio::test]
 async fn a_key_with_two_answers_is_found() {
     // Rightly copied into the next period first: nothing to find.
     let copied = "INSERT INTO idempotency_keys SELECT key, fingerprint, txn_id, period + 1 FROM idempotency_keys";

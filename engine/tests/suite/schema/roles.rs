@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use engine::clock::Clock;
+use engine::domain::TransferId;
 use engine::store::link::Link;
 use engine::store::{maintain, migrate, verify};
 use futures_util::SinkExt;
@@ -43,6 +44,31 @@ fn check_refused<T>(result: Result<T, tokio_postgres::Error>, statement: &str) {
     );
 }
 
+/// One transfer and one refusal with their keys, as a commit copies them; tells
+/// the transfer's id.
+async fn copy_rows(client: &Client) -> TransferId {
+    let now_ms: i64 = client
+        .query_one("SELECT (extract(epoch FROM now()) * 1000)::bigint", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let id = TransferId::first_of_ms(now_ms.unsigned_abs());
+    let transfer = format!("0\t1\t100\t-100\t100\t1\t1\t1\t0\t840\t{id}\n");
+    let columns = "debit_account_id, credit_account_id, amount, debit_balance, credit_balance, \
+                   debit_version, credit_version, commit_id, position, currency_id, id";
+    let into = format!("COPY transfers ({columns}) FROM STDIN");
+    assert_eq!(copy(client, &into, &transfer).await, 1);
+    let refusal = id.to_string().replace("-0000-0000-", "-7000-8000-");
+    let rejection = format!("0\t1\t1\t1\t5.5\t6\t{refusal}\n");
+    let into = "COPY rejections (debit_account_id, credit_account_id, commit_id, account_id, \
+                amount, reason, id) FROM STDIN";
+    assert_eq!(copy(client, into, &rejection).await, 1);
+    let key = format!("{id}\t{id}\t{id}\t1\n{refusal}\t{id}\t{refusal}\t1\n");
+    let into = "COPY idempotency_keys (key, fingerprint, txn_id, period) FROM STDIN";
+    assert_eq!(copy(client, into, &key).await, 2);
+    id
+}
+
 /// The statement shapes of a commit, in its order.
 #[tokio::test]
 async fn the_engines_role_can_commit() {
@@ -74,25 +100,7 @@ async fn the_engines_role_can_commit() {
         )
         .await
         .unwrap();
-    let now_ms: i64 = client
-        .query_one("SELECT (extract(epoch FROM now()) * 1000)::bigint", &[])
-        .await
-        .unwrap()
-        .get(0);
-    let id = engine::domain::TransferId::first_of_ms(now_ms.unsigned_abs());
-    let transfer = format!("0\t1\t100\t-100\t100\t1\t1\t1\t0\t840\t{id}\n");
-    let columns = "debit_account_id, credit_account_id, amount, debit_balance, credit_balance, \
-                   debit_version, credit_version, commit_id, position, currency_id, id";
-    let into = format!("COPY transfers ({columns}) FROM STDIN");
-    assert_eq!(copy(client, &into, &transfer).await, 1);
-    let refusal = id.to_string().replace("-0000-0000-", "-7000-8000-");
-    let rejection = format!("0\t1\t1\t1\t5.5\t6\t{refusal}\n");
-    let into = "COPY rejections (debit_account_id, credit_account_id, commit_id, account_id, \
-                amount, reason, id) FROM STDIN";
-    assert_eq!(copy(client, into, &rejection).await, 1);
-    let key = format!("{id}\t{id}\t{id}\t1\n{refusal}\t{id}\t{refusal}\t1\n");
-    let into = "COPY idempotency_keys (key, fingerprint, txn_id, period) FROM STDIN";
-    assert_eq!(copy(client, into, &key).await, 2);
+    let id = copy_rows(client).await;
     client
         .execute(
             "INSERT INTO reversals SELECT * FROM unnest($1::uuid[], $2::uuid[])",
