@@ -1,0 +1,21 @@
+//! What the engine reads outside a commit, against a real PostgreSQL.
+
+mod accounts;
+mod history;
+mod ledger;
+mod plans;
+mod proxy;
+mod trouble;
+
+use engine::clock::Clock;
+use engine::store::pool::ReadSettings;
+use engine::store::read::Reader;
+
+/// Settings for that URL, the defaults.
+fn settings(url: &str) -> ReadSettings {
+    ReadSettings::new(url.parse().unwrap())
+}
+
+fn reader(url: &str) -> Reader {
+    Reader::connect(&settings(url), Clock::System)
+}
