@@ -1,28 +1,24 @@
--- An account's newest transfer between two ids, where every partition between
--- them has the indexes on (debit_account_id, id) and (credit_account_id, id).
--- Parameters: $1 bigint account; $2 uuid above; $3 uuid at or below.
--- Rows: 0 or 1. Locks: none.
--- Plan: per side, a merge of those indexes backwards, one row each; other
---   partitions are pruned when executed by the plain bounds on id. The order
---   and the comparison by pairs leave the planner no use for the primary key,
---   which it might else walk through all accounts' rows.
+-- An account's newest transfer below an id within one partition that has the
+-- indexes on (debit_account_id, id) and (credit_account_id, id).
+-- {partition} stands for the partition's quoted name, as the catalog gave it:
+--   asked of transfers as a whole, the planner weighs in the partitions without
+--   those indexes and walks the primary key through all accounts' rows.
+-- Parameters: $1 bigint account; $2 uuid. Rows: 0 or 1. Locks: none.
+-- Plan: each index backwards, one row. The comparison by pairs and their order
+--   leave no use for the primary key.
 SELECT found.id
   FROM (
         (SELECT t.id
-           FROM transfers t
-          WHERE (t.debit_account_id, t.id) < ($1::bigint, $2::uuid)
-            AND (t.debit_account_id, t.id) >= ($1, $3::uuid)
-            AND t.id < $2
-            AND t.id >= $3
+           FROM {partition} t
+          WHERE (t.debit_account_id, t.id) < ($1, $2)
+            AND (t.debit_account_id, t.id) >= ($1, '00000000-0000-0000-0000-000000000000')
           ORDER BY t.debit_account_id DESC, t.id DESC
           LIMIT 1)
         UNION ALL
         (SELECT t.id
-           FROM transfers t
+           FROM {partition} t
           WHERE (t.credit_account_id, t.id) < ($1, $2)
-            AND (t.credit_account_id, t.id) >= ($1, $3)
-            AND t.id < $2
-            AND t.id >= $3
+            AND (t.credit_account_id, t.id) >= ($1, '00000000-0000-0000-0000-000000000000')
           ORDER BY t.credit_account_id DESC, t.id DESC
           LIMIT 1)
        ) found

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::domain::{AccountId, TransferId};
 
 use super::row::{self, Direction, Reading, Record};
+use super::seek::{Sought, seek};
 use super::{Lease, ReadError, Reader};
 
 /// Rows in one answer, `1..=1000`.
@@ -234,21 +235,20 @@ impl Reader {
         sides: Sides,
         span: Span,
     ) -> Result<HistoryPage, HistoryError> {
-        let mut start = start(lease, query).await?;
-        if let Some(first) = start.first
-            && span.high <= first
-        {
-            start.first = super::seek::seek(
-                lease,
-                start.account_id,
-                start.version,
-                first,
-                span.low,
-                span.high,
-            )
-            .await?;
-        }
+        let start = start(lease, query).await?;
         let Some(first) = start.first.filter(|first| span.low <= *first) else {
+            return Ok(HistoryPage::default());
+        };
+        let sought = Sought {
+            account_id: start.account_id,
+            version: start.version,
+            low: span.low,
+            high: span.high,
+        };
+        let Some(first) = seek(lease, sought, first)
+            .await?
+            .filter(|first| span.low <= *first)
+        else {
             return Ok(HistoryPage::default());
         };
         let steps_max = i32::try_from(self.walk_rows_max).unwrap_or(i32::MAX);

@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::domain::currency::Currencies;
 use crate::domain::{AccountId, CurrencyId, TransferId};
 
-use super::pool::{Lease, PoolStatus, ReadSettings, Sessions};
+use super::pool::{Lease, PoolStatus, ReadSettings, Sessions, TypedParameters};
 
 pub use dialect::{DatabaseIdentity, Dialect};
 pub use error::{Corruption, ReadError, TimeoutAt};

@@ -100,6 +100,7 @@ fn check(query: &Query, plan: &str, when: &str) {
     // "Planning:" are the catalog's.
     let pages: u64 = plan
         .lines()
+        .take_while(|line| *line != "Planning:")
         .find(|line| line.trim_start().starts_with("Buffers:"))
         .map_or(0, |line| {
             line.split([' ', '='])
@@ -231,4 +232,49 @@ async fn a_walk_steps_over_as_many_rows_as_it_may_and_no_more() {
     query.cursor = page.next;
     let page = reader.history(&query).await.unwrap();
     assert_eq!((page.rows, page.next), (vec![], None));
+}
+
+#[tokio::test]
+async fn the_short_cut_reads_a_few_pages_of_the_indexed_partition() {
+    let database = support::database().await;
+    let link = database.connect().await;
+    fill(&link).await;
+    let row = link
+        .client
+        .query_one(
+            "SELECT tableoid::regclass::text, id::text FROM transfers ORDER BY id OFFSET 5000 LIMIT 1",
+            &[],
+        )
+        .await
+        .unwrap();
+    let (partition, id): (String, String) = (row.get(0), row.get(1));
+    link.client
+        .batch_execute(&format!(
+            "CREATE INDEX ON {partition} (debit_account_id, id);
+             CREATE INDEX ON {partition} (credit_account_id, id);"
+        ))
+        .await
+        .unwrap();
+    let sql = include_str!("../../../../sql/queries/read_history_seek.sql")
+        .replace("{partition}", &partition);
+    let client = session(&database).await;
+    client
+        .batch_execute(&format!(
+            "PREPARE read_history_seek (bigint, uuid) AS {sql}"
+        ))
+        .await
+        .unwrap();
+    let query = Query {
+        name: "read_history_seek",
+        sql: "",
+        // 2 never pays: the index must tell that, too.
+        arguments: "2, '$newest'",
+        pages_max: 10,
+        sorts: true,
+    };
+    for when in ["new", "analysed"] {
+        let plan = explain(&client, &query, &id).await;
+        check(&query, &plan, when);
+        link.client.batch_execute("ANALYZE").await.unwrap();
+    }
 }
