@@ -8,8 +8,7 @@ mod proxy;
 mod trouble;
 
 use engine::clock::Clock;
-use engine::store::pool::ReadSettings;
-use engine::store::read::Reader;
+use engine::store::read::{ReadSettings, Reader};
 
 /// Settings for that URL, the defaults.
 fn settings(url: &str) -> ReadSettings {

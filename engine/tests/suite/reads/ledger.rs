@@ -208,6 +208,11 @@ impl Ledger {
                 .await
                 .unwrap();
         }
+        self.write_rejections(client).await;
+        client.batch_execute("COMMIT").await.unwrap();
+    }
+
+    async fn write_rejections(&self, client: &Client) {
         for row in &self.rejections {
             client
                 .execute(
@@ -231,7 +236,6 @@ impl Ledger {
                 .await
                 .unwrap();
         }
-        client.batch_execute("COMMIT").await.unwrap();
     }
 }
 

@@ -81,7 +81,9 @@ async fn explain(client: &tokio_postgres::Client, query: &Query, newest: &str) -
     rows.iter()
         .filter_map(|message| match message {
             tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
-            _ => None,
+            tokio_postgres::SimpleQueryMessage::CommandComplete(_)
+            | tokio_postgres::SimpleQueryMessage::RowDescription(_)
+            | _ => None,
         })
         .collect::<Vec<_>>()
         .join("\n")
