@@ -7,3 +7,5 @@ pub mod migrate;
 pub mod periods;
 pub mod verify;
 pub mod wire;
+pub mod pool;
+pub mod read;

@@ -10,6 +10,7 @@
 )]
 
 mod commit;
+mod reads;
 mod schema;
 mod support;
 mod traps;
