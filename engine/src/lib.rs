@@ -5,5 +5,6 @@
 //! uses nothing.
 #![forbid(unsafe_code)]
 
+pub mod cache;
 pub mod clock;
 pub mod domain;

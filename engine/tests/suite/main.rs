@@ -4,3 +4,5 @@
 //! `ENGINE_TEST_DATABASE_URL` (a superuser on the `postgres` database; every
 //! test makes a database of its own) and `ENGINE_TEST_REDIS_URL`.
 #![forbid(unsafe_code)]
+
+mod cache;
