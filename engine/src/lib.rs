@@ -7,6 +7,7 @@
 
 pub mod admission;
 pub mod batch;
+pub mod cache;
 pub mod clock;
 pub mod domain;
 pub mod lock_queue;

@@ -12,6 +12,7 @@
 
 pub mod account;
 pub mod amount;
+pub mod balance;
 pub mod currency;
 pub mod fold;
 pub mod id;
@@ -19,6 +20,7 @@ pub mod transfer;
 
 pub use account::{Account, AccountChange, AccountStatus};
 pub use amount::{AmountMinor, DecimalAmount, InvalidAmount};
+pub use balance::{Balance, DatabaseIdentity};
 pub use currency::{Currency, CurrencyCode, CurrencyId};
 pub use id::{AccountId, CommitId, TransferId};
 pub use transfer::{

@@ -14,3 +14,4 @@ mod reads;
 mod schema;
 mod support;
 mod traps;
+mod cache;
