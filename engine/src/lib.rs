@@ -5,6 +5,8 @@
 //! uses nothing.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod clock;
 pub mod domain;
+pub mod supervisor;
 pub mod telemetry;

@@ -178,6 +178,8 @@ pub struct Engine {
     pub log_dropped: Counter,
     /// Supervised tasks that panicked.
     pub task_panics: Counter,
+    /// Admin connections closed because there were too many.
+    pub admin_refused: Counter,
 }
 
 /// The handles; the real recorder stands behind them from the first call on.
@@ -535,6 +537,10 @@ impl Engine {
             task_panics: registrar.counter(
                 "engine_task_panics_total",
                 "Supervised tasks that panicked.",
+            ),
+            admin_refused: registrar.counter(
+                "engine_admin_connections_refused_total",
+                "Admin connections closed because there were too many.",
             ),
         }
     }
