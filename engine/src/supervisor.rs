@@ -19,6 +19,8 @@ use hashbrown::HashMap;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use crate::telemetry::panic_message;
+
 /// Spawns tasks and stops them. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Supervisor {
@@ -290,14 +292,6 @@ impl Drop for Registration {
         tasks.by_id.remove(&self.id);
         self.shared.running.send_replace(tasks.by_id.len());
     }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }
 
 #[cfg(test)]

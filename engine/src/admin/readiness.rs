@@ -162,7 +162,7 @@ pub struct Readiness {
     ready: AtomicBool,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct State {
     database: Database,
     schema: Schema,
@@ -271,8 +271,13 @@ impl Readiness {
 
     fn update(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
-        let before = self.checks_of(&state);
+        let old = *state;
         change(&mut state);
+        if *state == old {
+            // Reports repeat; only news is worth the words below.
+            return;
+        }
+        let before = self.checks_of(&old);
         let after = self.checks_of(&state);
         let ready = after.iter().all(|check| check.level != Level::Failed);
         // Stored under the lock, so that verdicts follow reports in their order.

@@ -136,7 +136,8 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Starts the writer; `None` when the log is off.
+    /// Starts the writer; `None` when the log is off. Lines reach `out` (the
+    /// daemon's is standard output) in pieces of up to 64 KiB, whole lines each.
     ///
     /// # Errors
     /// The operating system refused a thread.

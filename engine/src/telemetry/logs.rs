@@ -19,7 +19,7 @@ use tracing_subscriber::util::TryInitError;
 
 use super::access_log::LogFormat;
 use super::background::{Background, Counters, Format, Stopped, Wake};
-use super::timestamp;
+use super::{panic_message, timestamp};
 use crate::clock::Clock;
 
 /// How the log behaves.
@@ -96,7 +96,8 @@ impl Drop for LogGuard {
     }
 }
 
-/// Installs the process's log on standard error.
+/// Installs the process's log on standard error, panics included: their usual
+/// several lines would break a log of one JSON object per line.
 ///
 /// # Errors
 /// [`LogError`]; nothing is installed then.
@@ -104,6 +105,11 @@ pub fn init(settings: &Settings, clock: Clock, dropped: Counter) -> Result<LogGu
     let (subscriber, guard) = build(settings, clock, Box::new(io::stderr()), dropped)?;
     tracing_subscriber::util::SubscriberInitExt::try_init(subscriber)
         .map_err(LogError::Installed)?;
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string);
+        let payload = panic_message(panic.payload());
+        tracing::error!(location, payload, "panicked");
+    }));
     Ok(guard)
 }
 

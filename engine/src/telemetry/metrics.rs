@@ -507,7 +507,7 @@ impl Database {
             ),
             partitions_ahead: registrar.gauge_by(
                 "engine_partitions_ahead",
-                "Partitions prepared after the present one; engine maintain makes more.",
+                "Partitions prepared after the present one, -1 if that is missing; engine maintain makes more.",
                 "table",
             ),
         }

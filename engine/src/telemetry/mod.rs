@@ -20,7 +20,9 @@ mod register;
 
 pub use background::Stopped;
 pub use observer::{Observer, RequestFacts, TransferFacts, TransferStatus};
+pub use register::{Family, Kind};
 
+use std::any::Any;
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -29,4 +31,13 @@ fn timestamp(unix_ms: u64) -> impl fmt::Display {
     // 9999-12-31T23:59:59.999Z, past which the four-digit year ends.
     const LAST_MS: u64 = 253_402_300_799_999;
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(unix_ms.min(LAST_MS)))
+}
+
+/// What a panic said, if it said it in words.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
 }
