@@ -1,7 +1,7 @@
 //! The listener for operators: `/metrics`, `/livez`, `/readyz`.
 //!
 //! Owns: a thread and a runtime of its own, so that it answers while the main
-//! runtime is busy or stuck; and the recorder's upkeep.
+//! runtime is busy or stuck.
 //! Never: reads a request body, waits for another room, or serves clients.
 //! Bound: `connections_max` connections, each one request and at most
 //! `connection_time_max` long.
@@ -125,9 +125,11 @@ pub fn start(
     thread::Builder::new()
         .name("admin".to_owned())
         .spawn(move || {
-            let _alive = alive;
-            runtime.block_on(run(&listener, settings, &sources, stopped));
-            // Dropping the runtime closes the connections.
+            // Returning closes the listener, dropping the runtime its
+            // connections; only then is whoever waits in `stop` told.
+            runtime.block_on(run(listener, settings, &sources, stopped));
+            drop(runtime);
+            drop(alive);
         })?;
     Ok(AdminHandle {
         address,
@@ -137,19 +139,16 @@ pub fn start(
 }
 
 async fn run(
-    listener: &TcpListener,
+    listener: TcpListener,
     settings: Settings,
     sources: &Sources,
     mut stopped: watch::Receiver<bool>,
 ) {
     let connections = Arc::new(Semaphore::new(settings.connections_max));
-    let mut upkeep = tokio::time::interval(Exporter::UPKEEP_INTERVAL);
-    upkeep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             // An error means that the handle is gone: stop as well.
             _ = stopped.wait_for(|stop| *stop) => return,
-            _ = upkeep.tick() => sources.exporter.upkeep(),
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => match Arc::clone(&connections).try_acquire_owned() {
                     Ok(permit) => {

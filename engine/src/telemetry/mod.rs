@@ -11,6 +11,7 @@
 pub mod access_log;
 mod background;
 pub mod exporter;
+mod histogram;
 pub mod label;
 pub mod logs;
 pub mod metrics;

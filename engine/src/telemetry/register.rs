@@ -7,6 +7,7 @@ use metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Label as Pair, Level, Metadata, Recorder, Unit,
 };
 
+use super::histogram::HistogramFamily;
 use super::label::{By, Label};
 
 static METADATA: Metadata<'static> = Metadata::new("engine", Level::INFO, None);
@@ -40,6 +41,7 @@ type Pairs = &'static [(&'static str, &'static str)];
 pub(super) struct Registrar<'a> {
     recorder: &'a dyn Recorder,
     pub(super) families: Vec<Family>,
+    pub(super) histograms: Vec<HistogramFamily>,
 }
 
 impl<'a> Registrar<'a> {
@@ -47,6 +49,7 @@ impl<'a> Registrar<'a> {
         Self {
             recorder,
             families: Vec::new(),
+            histograms: Vec::new(),
         }
     }
 
@@ -132,25 +135,26 @@ impl<'a> Registrar<'a> {
         })
     }
 
+    /// Its series are added by the caller.
     pub(super) fn histogram_family(
         &mut self,
         name: &'static str,
-        unit: Unit,
+        bounds: &'static [f64],
         help: &'static str,
-    ) -> impl Fn(&[(&'static str, &'static str)]) -> Histogram + use<'a> {
+    ) -> &mut HistogramFamily {
         self.note(name, help, Kind::Histogram);
-        self.recorder
-            .describe_histogram(KeyName::from_const_str(name), Some(unit), help.into());
-        let recorder = self.recorder;
-        move |pairs| recorder.register_histogram(&Self::key(name, pairs), &METADATA)
+        let slot = self.histograms.len();
+        self.histograms
+            .push(HistogramFamily::new(name, help, bounds));
+        &mut self.histograms[slot]
     }
 
     pub(super) fn histogram(
         &mut self,
         name: &'static str,
-        unit: Unit,
+        bounds: &'static [f64],
         help: &'static str,
     ) -> Histogram {
-        self.histogram_family(name, unit, help)(&[])
+        self.histogram_family(name, bounds, help).series(&[])
     }
 }
