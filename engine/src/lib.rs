@@ -12,3 +12,6 @@ pub mod clock;
 pub mod domain;
 pub mod lock_queue;
 pub mod store;
+pub mod admin;
+pub mod supervisor;
+pub mod telemetry;

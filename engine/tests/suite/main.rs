@@ -15,3 +15,4 @@ mod schema;
 mod support;
 mod traps;
 mod cache;
+mod telemetry;
