@@ -5,6 +5,8 @@
 //! uses nothing.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod clock;
 pub mod domain;
+pub mod http;
 pub mod store;

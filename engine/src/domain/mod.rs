@@ -10,6 +10,7 @@
 pub mod account;
 pub mod amount;
 pub mod currency;
+pub mod fingerprint;
 pub mod fold;
 pub mod id;
 pub mod transfer;
