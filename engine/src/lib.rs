@@ -11,6 +11,7 @@ pub mod cache;
 pub mod clock;
 pub mod domain;
 pub mod lock_queue;
+pub mod http;
 pub mod store;
 pub mod admin;
 pub mod supervisor;

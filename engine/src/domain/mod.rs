@@ -14,6 +14,7 @@ pub mod account;
 pub mod amount;
 pub mod balance;
 pub mod currency;
+pub mod fingerprint;
 pub mod fold;
 pub mod id;
 pub mod transfer;

@@ -1,0 +1,141 @@
+//! Whether a connection is worth its place.
+//!
+//! Owns: the counts by which the one who watches a connection tells a working
+//! one from an idle one, and an idle one from one that sends its header byte by
+//! byte. Counting instead of arming a timer for every request: the watcher wakes
+//! some times a minute, requests come by the thousand.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Written by the connection's socket and requests, read by its watcher; lives
+/// as long as the connection.
+#[derive(Debug, Default)]
+pub(super) struct Activity {
+    requests: AtomicU64,
+    in_flight: AtomicUsize,
+    /// Bytes came since the last request began or ended.
+    heard: AtomicBool,
+    /// The client may be sending what nobody will read.
+    lingers: AtomicBool,
+}
+
+impl Activity {
+    pub(super) fn heard(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn must_linger(&self) {
+        self.lingers.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn lingers(&self) -> bool {
+        self.lingers.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn request_begins(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.heard.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn request_ends(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.heard.store(false, Ordering::Relaxed);
+    }
+}
+
+/// How long a connection may be quiet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// In the middle of a header.
+    pub(super) header: Duration,
+    /// Between requests, or while the client does not read its answer.
+    pub(super) idle: Duration,
+}
+
+impl Patience {
+    /// How often to look: the shorter limit is kept to within a third of it.
+    pub(super) fn look_every(self) -> Duration {
+        (self.header.min(self.idle) / 3).max(Duration::from_millis(1))
+    }
+}
+
+/// Looks at one connection from time to time.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    patience: Patience,
+    requests: u64,
+    quiet: Duration,
+}
+
+impl Watcher {
+    pub(super) fn new(patience: Patience) -> Self {
+        Self {
+            patience,
+            requests: 0,
+            quiet: Duration::ZERO,
+        }
+    }
+
+    /// Whether to close it, `passed` after the last look.
+    pub(super) fn has_enough(&mut self, activity: &Activity, passed: Duration) -> bool {
+        let requests = activity.requests.load(Ordering::Relaxed);
+        // A request in flight has a deadline of its own.
+        if requests != self.requests || 0 < activity.in_flight.load(Ordering::Relaxed) {
+            self.requests = requests;
+            self.quiet = Duration::ZERO;
+            return false;
+        }
+        self.quiet = self.quiet.saturating_add(passed);
+        let limit = if activity.heard.load(Ordering::Relaxed) {
+            self.patience.header
+        } else {
+            self.patience.idle
+        };
+        limit <= self.quiet
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn watcher() -> Watcher {
+        Watcher::new(Patience {
+            header: 2 * SECOND,
+            idle: 4 * SECOND,
+        })
+    }
+
+    #[test]
+    fn a_silent_connection_has_the_idle_time() {
+        let (activity, mut watcher) = (Activity::default(), watcher());
+        let looks = [(); 4].map(|()| watcher.has_enough(&activity, SECOND));
+        assert_eq!(looks, [false, false, false, true]);
+    }
+
+    #[test]
+    fn half_a_header_has_the_header_time_however_it_trickles() {
+        let (activity, mut watcher) = (Activity::default(), watcher());
+        activity.heard();
+        assert!(!watcher.has_enough(&activity, SECOND));
+        activity.heard();
+        assert!(watcher.has_enough(&activity, SECOND));
+    }
+
+    #[test]
+    fn a_request_in_flight_or_just_done_is_no_silence() {
+        let (activity, mut watcher) = (Activity::default(), watcher());
+        activity.request_begins();
+        activity.heard();
+        for _ in 0..10 {
+            assert!(!watcher.has_enough(&activity, SECOND));
+        }
+        activity.request_ends();
+        let looks = [(); 4].map(|()| watcher.has_enough(&activity, SECOND));
+        assert_eq!(looks, [false, false, false, true]);
+    }
+}

@@ -1,0 +1,218 @@
+//! What all requests share, and one request from its head to its answer.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::{Request, Response, StatusCode};
+
+use super::activity::{Activity, Patience};
+use super::body::{BATCH_BYTES_MAX, Budget};
+use super::handle::{self, Call};
+use super::ports::{Ledger, Observer, RequestFacts};
+use super::request_id::RequestIds;
+use super::respond::{Answer, Occasion, response};
+use super::route::Route;
+use super::socket::Manners;
+use crate::clock::Clock;
+
+/// The limits of the HTTP edge.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The principal that requests without authentication belong to: part of
+    /// the scope of their idempotency keys. Never changed once in use.
+    pub anonymous_principal: Arc<str>,
+    /// From the head of a request to its answer. Default 10 s.
+    pub request_deadline: Duration,
+    /// Connections at once. Default 20,000: an idle one takes about 12 KiB.
+    pub connections_max: usize,
+    /// Bytes of all bodies in flight. Default 64 MiB: eight batches of the
+    /// largest size, or 4,096 single bodies of theirs.
+    pub bodies_bytes_max: usize,
+    /// Bytes of one request's line and header. Default 16 KiB.
+    pub header_bytes_max: usize,
+    /// For a header to arrive once it has begun. Default 10 s.
+    pub header_timeout: Duration,
+    /// For a connection without a request. Default 75 s, above the 60 s of
+    /// common load balancers, so that they close first.
+    pub idle_timeout: Duration,
+    /// For a client to read its last answer, when more was sent than was read.
+    /// Default 2 s.
+    pub linger: Duration,
+    /// What `Retry-After` says, in whole seconds. Default 1 s.
+    pub retry_after: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            anonymous_principal: Arc::from("anonymous"),
+            request_deadline: Duration::from_secs(10),
+            connections_max: 20_000,
+            bodies_bytes_max: 64 * 1024 * 1024,
+            header_bytes_max: 16 * 1024,
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            linger: Duration::from_secs(2),
+            retry_after: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Settings {
+    /// The least budget that lets one batch of the largest size in.
+    pub const BODIES_BYTES_MIN: usize = BATCH_BYTES_MAX;
+}
+
+/// The HTTP edge: shared by all listeners and connections.
+#[derive(Debug)]
+pub struct Edge<L, O> {
+    pub(super) settings: Settings,
+    pub(super) ledger: L,
+    pub(super) observer: O,
+    pub(super) clock: Clock,
+    pub(super) budget: Arc<Budget>,
+    pub(super) ids: Arc<RequestIds>,
+    /// Open connections, the refused ones excepted.
+    pub(super) connections: AtomicUsize,
+    retry_after: HeaderValue,
+}
+
+impl<L: Ledger, O: Observer> Edge<L, O> {
+    /// `seed` must differ between engines: it keeps their request ids apart.
+    pub fn new(settings: Settings, ledger: L, observer: O, clock: Clock, seed: u64) -> Self {
+        Self {
+            budget: Arc::new(Budget::new(settings.bodies_bytes_max)),
+            ids: Arc::new(RequestIds::new(seed)),
+            connections: AtomicUsize::new(0),
+            // The unit is whole seconds; less than one would be "at once".
+            retry_after: HeaderValue::from(settings.retry_after.as_secs().max(1)),
+            settings,
+            ledger,
+            observer,
+            clock,
+        }
+    }
+
+    pub(super) fn manners(&self) -> Manners {
+        Manners {
+            ids: Arc::clone(&self.ids),
+            header_bytes_max: self.settings.header_bytes_max,
+            linger: self.settings.linger,
+        }
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        Patience {
+            header: self.settings.header_timeout,
+            idle: self.settings.idle_timeout,
+        }
+    }
+}
+
+/// One connection, as its requests see it.
+#[derive(Debug)]
+pub(super) struct Connection<L, O> {
+    pub(super) edge: Arc<Edge<L, O>>,
+    pub(super) client: IpAddr,
+    pub(super) activity: Arc<Activity>,
+}
+
+impl<L: Ledger, O: Observer> Connection<L, O> {
+    /// Answers one request. Dropped early when the client goes away.
+    pub(super) async fn serve(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Infallible> {
+        let edge = &*self.edge;
+        let started = edge.clock.now();
+        let (parts, incoming) = request.into_parts();
+        let request_id = edge.ids.of(&parts.headers);
+        let mut ending = Ending::new(&self, started, request_id.clone());
+        let call = Call {
+            edge,
+            parts: &parts,
+            deadline: started + edge.settings.request_deadline,
+            request_id: request_id.to_str().unwrap_or_default(),
+        };
+        let answer = handle::answer(&call, incoming, &mut ending.route).await;
+        let answer = answer.unwrap_or_else(Answer::from);
+        ending.answered(&answer);
+        if answer.closes {
+            self.activity.must_linger();
+        }
+        let occasion = Occasion {
+            method: &parts.method,
+            version: parts.version,
+            request_id,
+            retry_after: &edge.retry_after,
+        };
+        Ok(response(answer, occasion))
+    }
+}
+
+/// Tells the observer how the request ended, also when it is dropped.
+struct Ending<'a, L: Ledger, O: Observer> {
+    connection: &'a Connection<L, O>,
+    started: Instant,
+    request_id: HeaderValue,
+    route: Option<Route>,
+    answered: bool,
+}
+
+impl<'a, L: Ledger, O: Observer> Ending<'a, L, O> {
+    fn new(connection: &'a Connection<L, O>, started: Instant, request_id: HeaderValue) -> Self {
+        connection.activity.request_begins();
+        Self {
+            connection,
+            started,
+            request_id,
+            route: None,
+            answered: false,
+        }
+    }
+
+    fn answered(&mut self, answer: &Answer) {
+        self.answered = true;
+        self.tell(RequestFacts {
+            status: answer.status,
+            code: answer.code,
+            txn_id: answer.txn_id,
+            replayed: answer.replayed,
+            ..self.facts()
+        });
+    }
+
+    fn facts(&self) -> RequestFacts<'_> {
+        RequestFacts {
+            request_id: self.request_id.to_str().unwrap_or_default(),
+            client: self.connection.client,
+            route: self.route,
+            // Not registered, but widely read as "client closed request".
+            status: StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST),
+            code: None,
+            txn_id: None,
+            duration: self.started.elapsed(),
+            replayed: false,
+        }
+    }
+
+    fn tell(&self, facts: RequestFacts<'_>) {
+        self.connection.edge.observer.finished(&facts);
+    }
+}
+
+impl<L: Ledger, O: Observer> Drop for Ending<'_, L, O> {
+    fn drop(&mut self) {
+        self.connection.activity.request_ends();
+        if !self.answered {
+            self.tell(self.facts());
+        }
+    }
+}

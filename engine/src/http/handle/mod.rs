@@ -1,0 +1,238 @@
+//! What each route does, once its request is known to be for it.
+//!
+//! Owns: the way from a request to its answer: header, body, form, question,
+//! answer. The hot route runs inline; the others are boxed, so that the future
+//! of every request stays as small as the hot one.
+//! Never: writes bytes of JSON itself, or touches a connection.
+
+mod accounts;
+mod reads;
+mod transfers;
+
+use std::borrow::Cow;
+use std::time::Instant;
+
+use hyper::StatusCode;
+use hyper::body::{Body as _, Incoming};
+use hyper::http::request::Parts;
+
+use super::body::{self, BATCH_BYTES_MAX, Body, SINGLE_BYTES_MAX};
+use super::code::ErrorCode;
+use super::edge::Edge;
+use super::headers;
+use super::openapi;
+use super::ports::{Ledger, Observer, TransferFacts};
+use super::problem::{Fallible, Problem};
+use super::query;
+use super::respond::{Answer, Kind};
+use super::route::{self, Found, Route};
+use super::wire::answer;
+use crate::admission::Refused;
+use crate::domain::AccountId;
+use crate::store::read::{Corruption, ReadError};
+
+/// Bodies beyond this are parsed on the blocking pool: at 300 to 500 MB/s they
+/// would hold an I/O thread for more than a few tenths of a millisecond.
+const PARSE_INLINE_BYTES_MAX: usize = 64 * 1024;
+
+/// One request, its body not read yet.
+pub(super) struct Call<'a, L, O> {
+    pub(super) edge: &'a Edge<L, O>,
+    pub(super) parts: &'a Parts,
+    pub(super) deadline: Instant,
+    /// As echoed.
+    pub(super) request_id: &'a str,
+}
+
+/// Finds the route and answers.
+pub(super) async fn answer<L: Ledger, O: Observer>(
+    call: &Call<'_, L, O>,
+    incoming: Incoming,
+    route: &mut Option<Route>,
+) -> Fallible<Answer> {
+    headers::check_size(call.parts, call.edge.settings.header_bytes_max)?;
+    match route::find(&call.parts.method, call.parts.uri.path()) {
+        Found::Route(Route::Transfer, _) => {
+            *route = Some(Route::Transfer);
+            transfers::one(call, incoming).await
+        }
+        Found::Route(found, parameter) => {
+            *route = Some(found);
+            Box::pin(cold(call, incoming, found, parameter)).await
+        }
+        Found::MethodNotAllowed(allow) => {
+            let mut problem = Problem::new(
+                ErrorCode::MethodNotAllowed,
+                format!("This path takes {allow} only. Nothing was done."),
+            );
+            problem.allow = Some(allow);
+            Err(unread(problem, &incoming))
+        }
+        Found::NotFound => Err(unread(
+            Problem::new(
+                ErrorCode::NotFound,
+                "There is no such path. Nothing was done. The routes are listed at /docs.",
+            ),
+            &incoming,
+        )),
+    }
+}
+
+/// A body that nobody reads cannot be followed by another request.
+fn unread(problem: Box<Problem>, incoming: &Incoming) -> Box<Problem> {
+    if incoming.is_end_stream() {
+        problem
+    } else {
+        problem.closing()
+    }
+}
+
+async fn cold<L: Ledger, O: Observer>(
+    call: &Call<'_, L, O>,
+    incoming: Incoming,
+    route: Route,
+    parameter: Option<&str>,
+) -> Fallible<Answer> {
+    let id = route::percent_decoded(parameter.unwrap_or_default()).ok_or_else(|| {
+        Problem::new(
+            ErrorCode::InvalidParameter,
+            "The path has broken percent-encoding, or encodes what is not UTF-8. Correct it.",
+        )
+    })?;
+    match route {
+        Route::Transfer => transfers::one(call, incoming).await,
+        Route::Transfers => transfers::many(call, incoming).await,
+        Route::Reversal => transfers::reversal(call, incoming, &id).await,
+        Route::OpenAccounts => accounts::open(call, incoming).await,
+        Route::ChangeAccount => accounts::change(call, incoming, &id).await,
+        Route::History
+        | Route::Transaction
+        | Route::Balance
+        | Route::Accounts
+        | Route::Account
+        | Route::Health
+        | Route::OpenApi
+        | Route::Docs => {
+            body::check_announced(&incoming, SINGLE_BYTES_MAX)?;
+            read(call, route, &id).await
+        }
+    }
+}
+
+async fn read<L: Ledger, O: Observer>(
+    call: &Call<'_, L, O>,
+    route: Route,
+    id: &str,
+) -> Fallible<Answer> {
+    match route {
+        Route::History => reads::history(call).await,
+        Route::Transaction => reads::transaction(call, id).await,
+        Route::Balance => reads::balance(call, id).await,
+        Route::Accounts => reads::accounts(call).await,
+        Route::Account => reads::account(call, id).await,
+        Route::Health => {
+            query::none(call.parts.uri.query())?;
+            let ready = call.edge.ledger.is_ready();
+            let status = if ready {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
+            Ok(Answer::json(status, answer::health(ready)))
+        }
+        Route::OpenApi => {
+            query::none(call.parts.uri.query())?;
+            Ok(Answer::json(StatusCode::OK, openapi::document()))
+        }
+        Route::Docs => {
+            query::none(call.parts.uri.query())?;
+            let mut page = Answer::json(StatusCode::OK, openapi::page());
+            page.kind = Kind::Html;
+            Ok(page)
+        }
+        Route::Transfer
+        | Route::Transfers
+        | Route::Reversal
+        | Route::OpenAccounts
+        | Route::ChangeAccount => Err(Problem::new(ErrorCode::NotFound, "Not a read.")),
+    }
+}
+
+impl<L: Ledger, O: Observer> Call<'_, L, O> {
+    /// The body of a route that takes JSON.
+    async fn body(&self, incoming: Incoming, bytes_max: usize) -> Fallible<Body> {
+        query::none(self.parts.uri.query()).map_err(|problem| unread(problem, &incoming))?;
+        headers::check_json(self.parts).map_err(|problem| unread(problem, &incoming))?;
+        body::read(incoming, bytes_max, &self.edge.budget, self.deadline).await
+    }
+
+    async fn single_body(&self, incoming: Incoming) -> Fallible<Body> {
+        self.body(incoming, SINGLE_BYTES_MAX).await
+    }
+
+    async fn batch_body(&self, incoming: Incoming) -> Fallible<Body> {
+        self.body(incoming, BATCH_BYTES_MAX).await
+    }
+
+    fn key(&self, incoming: &Incoming) -> Fallible<Option<Cow<'_, str>>> {
+        headers::idempotency_key(self.parts).map_err(|problem| unread(problem, incoming))
+    }
+
+    fn transfer_finished(&self, index: usize, facts: TransferEnd) {
+        self.edge.observer.transfer_finished(&TransferFacts {
+            request_id: self.request_id,
+            index,
+            code: facts.code,
+            txn_id: facts.txn_id,
+            replayed: facts.replayed,
+        });
+    }
+}
+
+/// How one transfer ended, as far as observers care.
+#[derive(Clone, Copy, Debug)]
+struct TransferEnd {
+    code: Option<ErrorCode>,
+    txn_id: Option<crate::domain::TransferId>,
+    replayed: bool,
+}
+
+/// Parses a body where it costs nobody else time.
+async fn parsed<T: Send + 'static>(
+    body: Body,
+    parse: impl FnOnce(&str) -> Fallible<T> + Send + 'static,
+) -> Fallible<T> {
+    if body.len() <= PARSE_INLINE_BYTES_MAX {
+        return parse(body.text());
+    }
+    let parsing = tokio::task::spawn_blocking(move || parse(body.text()));
+    // Only a runtime that is going down does not run it: nothing was done.
+    parsing
+        .await
+        .unwrap_or_else(|_| Err(Problem::refused(Refused::Draining)))
+}
+
+/// An account id in a path.
+fn path_account(id: &str) -> Fallible<AccountId> {
+    super::wire::field::account_id("account_id", Some(id))
+}
+
+/// Why a read has no answer. Logged here if a person must look.
+fn unanswered(error: &ReadError, request_id: &str) -> Box<Problem> {
+    match error {
+        ReadError::Timeout(_) => Problem::refused(Refused::DeadlineExceeded),
+        ReadError::PoolExhausted { .. } => Problem::refused(Refused::QueueFull),
+        ReadError::Unavailable { .. } | ReadError::NotPrimary | ReadError::NotDurable => {
+            Problem::refused(Refused::DatabaseUnavailable)
+        }
+        ReadError::Refused(_)
+        | ReadError::Corrupt(Corruption {
+            table: _,
+            column: _,
+            row: _,
+        }) => {
+            tracing::error!(request_id, %error, "a read has no answer");
+            Problem::refused(Refused::DatabaseUnavailable)
+        }
+    }
+}

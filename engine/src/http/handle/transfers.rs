@@ -1,0 +1,184 @@
+//! Routes that move money.
+
+use hyper::StatusCode;
+use hyper::body::{Body as _, Incoming};
+use uuid::Uuid;
+
+use super::super::body::Body;
+use super::super::code::ErrorCode;
+use super::super::headers;
+use super::super::ports::{Ledger, Observer};
+use super::super::problem::{Fallible, Problem, code_of_refused};
+use super::super::respond::Answer;
+use super::super::wire::answer;
+use super::super::wire::transfer::{self, Mode, Original, Sender};
+use super::{Call, TransferEnd, parsed, unanswered, unread};
+use crate::admission::Refused;
+use crate::domain::{DecimalAmount, Outcome, TransferId, TransferRequest};
+use crate::store::read::Record;
+
+/// `POST /transaction`.
+pub(super) async fn one<L: Ledger, O: Observer>(
+    call: &Call<'_, L, O>,
+    incoming: Incoming,
+) -> Fallible<Answer> {
+    let key = call.key(&incoming)?;
+    let body = call.single_body(incoming).await?;
+    let request = transfer::single(
+        body.text(),
+        Sender {
+            principal: &call.edge.settings.anonymous_principal,
+            key: key.as_deref(),
+        },
+    )?;
+    // What is waited for now holds no bytes of the budget.
+    drop(body);
+    moved(call, request).await
+}
+
+async fn moved<L: Ledger, O: Observer>(
+    call: &Call<'_, L, O>,
+    request: TransferRequest,
+) -> Fallible<Answer> {
+    let outcome = call.edge.ledger.transfer(request, call.deadline).await;
+    let (end, answer) = match outcome {
+        Ok(Outcome::Completed { receipt, replayed }) => {
+            let mut completed = Answer::json(StatusCode::OK, answer::receipt(&receipt));
+            completed.txn_id = Some(receipt.id);
+            completed.replayed = replayed;
+            (end(&outcome), Ok(completed))
+        }
+        Ok(
+            other @ (Outcome::Rejected { .. }
+            | Outcome::KeyReused
+            | Outcome::KeyExpired
+            | Outcome::AccountNotFound(_)
+            | Outcome::InvalidAmount(_)),
+        ) => {
+            // A completed outcome has no problem; all others have.
+            let unknown = || Problem::refused(Refused::OutcomeUnknown);
+            let problem = Problem::of_outcome(&other).unwrap_or_else(unknown);
+            (end(&outcome), Err(problem))
+        }
+        Err(refused) => (end(&outcome), Err(Problem::refused(refused))),
+    };
+    call.transfer_finished(0, end);
+    answer
+}
+
+fn end(result: &Result<Outcome, Refused>) -> TransferEnd {
+    let (code, txn_id, replayed) = match result {
+        Ok(Outcome::Completed { receipt, replayed }) => (None, Some(receipt.id), *replayed),
+        Ok(Outcome::Rejected {
+            rejection,
+            replayed,
+        }) => {
+            let code = ErrorCode::of_rejection(rejection.reason);
+            (Some(code), rejection.id, *replayed)
+        }
+        Ok(Outcome::KeyReused | Outcome::KeyExpired) => {
+            (Some(ErrorCode::IdempotencyKeyReused), None, false)
+        }
+        Ok(Outcome::AccountNotFound(_)) => (Some(ErrorCode::AccountNotFound), None, false),
+        Ok(Outcome::InvalidAmount(_)) => (Some(ErrorCode::InvalidAmount), None, false),
+        Err(refused) => (Some(code_of_refused(*refused)), None, false),
+    };
+    TransferEnd {
+        code,
+        txn_id,
+        replayed,
+    }
+}
+
+/// `POST /transactions`.
+pub(super) async fn many<L: Ledger, O: Observer>(
+    call: &Call<'_, L, O>,
+    incoming: Incoming,
+) -> Fallible<Answer> {
+    headers::no_idempotency_key(call.parts).map_err(|problem| unread(problem, &incoming))?;
+    let body = call.batch_body(incoming).await?;
+    let principal = call.edge.settings.anonymous_principal.clone();
+    let (requests, mode) = parsed(body, move |text| transfer::batch(text, &principal)).await?;
+    let ledger = &call.edge.ledger;
+    let results = match mode {
+        Mode::Separate => ledger.transfers(requests, call.deadline).await,
+        Mode::Atomic => match ledger.group(requests, call.deadline).await {
+            Ok(Ok(outcomes)) => Ok(outcomes.into_iter().map(Ok).collect()),
+            Ok(Err(failure)) => {
+                call.transfer_finished(failure.index, end(&Ok(failure.outcome)));
+                return Err(Problem::of_group(&failure));
+            }
+            Err(refused) => Err(refused),
+        },
+    };
+    let results = results.map_err(Problem::refused)?;
+    for (index, result) in results.iter().enumerate() {
+        call.transfer_finished(index, end(result));
+    }
+    let body = answer::results(results.into_iter());
+    Ok(Answer::json(StatusCode::OK, body))
+}
+
+/// `POST /transactions/{txn_id}/reversal`.
+pub(super) async fn reversal<L: Ledger, O: Observer>(
+    call: &Call<'_, L, O>,
+    incoming: Incoming,
+    id: &str,
+) -> Fallible<Answer> {
+    let key = call.key(&incoming)?;
+    let id = path_transaction(id).map_err(|problem| unread(problem, &incoming))?;
+    // No body at all is as good as an empty object, and needs no type.
+    let body = if incoming.is_end_stream() {
+        super::query::none(call.parts.uri.query())?;
+        None
+    } else {
+        Some(call.single_body(incoming).await?)
+    };
+    let text = body.as_ref().map_or("{}", Body::text);
+    let details = transfer::reversal_details(text)?;
+    drop(body);
+    let found = call.edge.ledger.transaction(id).await;
+    let found = found.map_err(|error| unanswered(&error, call.request_id))?;
+    let original = match found {
+        Some(Record::Completed(row)) => row,
+        // A refused transfer moved nothing that could be taken back.
+        Some(Record::Rejected(_)) | None => return Err(no_transaction(id)),
+    };
+    let original = Original {
+        id,
+        debit_account_id: original.debit.account_id,
+        credit_account_id: original.credit.account_id,
+        amount: DecimalAmount::from_minor(original.amount, original.currency),
+        currency: original.currency.code,
+    };
+    let sender = Sender {
+        principal: &call.edge.settings.anonymous_principal,
+        key: key.as_deref(),
+    };
+    moved(call, transfer::reversal(&original, details, sender)).await
+}
+
+/// A transaction id in a path: a UUID in its usual form.
+pub(super) fn path_transaction(id: &str) -> Fallible<TransferId> {
+    Some(id)
+        .filter(|id| id.len() == 36)
+        .and_then(|id| Uuid::try_parse(id).ok())
+        .map(TransferId::from_uuid)
+        .ok_or_else(|| {
+            Problem::field(
+                ErrorCode::InvalidParameter,
+                "txn_id",
+                "A transaction id is a UUID with hyphens. Nothing was done. Correct the path.",
+            )
+        })
+}
+
+pub(super) fn no_transaction(id: TransferId) -> Box<Problem> {
+    let mut problem = Problem::new(
+        ErrorCode::TransactionNotFound,
+        "There is no completed transaction with this id. Nothing was done. Correct the id, or \
+         list transactions with GET /transactions.",
+    );
+    problem.txn_id = Some(id);
+    problem
+}
