@@ -5,5 +5,8 @@
 //! uses nothing.
 #![forbid(unsafe_code)]
 
+pub mod client;
 pub mod clock;
+pub mod config;
+pub mod dev;
 pub mod domain;
