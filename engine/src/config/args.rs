@@ -42,18 +42,34 @@ pub(super) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum CommandArgs {
     /// Serve the HTTP API on a migrated database (production)
+    ///
+    /// Refuses to start on a schema it does not know, and says which command mends it.
     Serve(Box<ServeArgs>),
     /// Serve on a private PostgreSQL and Redis with demo accounts (to try and to test)
+    ///
+    /// Both are started from the installed programs on free ports of this machine, with the
+    /// data directory as their only place; both stop with this command. Works as root: the
+    /// servers then run as the user postgres or nobody.
     Dev(Box<DevArgs>),
     /// Bring the database to this version's schema and make its partitions
+    ///
+    /// Forward only, each migration in one transaction under an advisory lock: several may run
+    /// at once, and one that is killed has done nothing.
     Migrate(MigrateArgs),
     /// Make partitions ahead and drop expired idempotency keys; run it daily
+    ///
+    /// Says what it did. The engine warns by log and metric when fewer than three partitions
+    /// remain ahead.
     Maintain(MaintainArgs),
     /// Check every invariant of the ledger in one snapshot; exit 1 at a broken row
+    ///
+    /// Runs each query of sql/checks/ and names the first broken row; may run on a standby.
     Verify(VerifyArgs),
     /// Print the OpenAPI description of the HTTP API
     Openapi,
     /// Ask a running engine whether it is healthy; exit 0 or 1
+    ///
+    /// The container's health check.
     Health(HealthArgs),
 }
 
@@ -65,9 +81,7 @@ Examples:
 
 SIGTERM or Ctrl-C: /readyz turns 503, what was accepted is answered, then it stops.";
 
-/// Serve the HTTP API on a migrated database.
-///
-/// Refuses to start on a schema it does not know, and says which command mends it.
+/// Flags of `engine serve`.
 #[derive(Debug, Args)]
 #[command(after_help = SERVE_EXAMPLES)]
 pub(super) struct ServeArgs {
@@ -124,11 +138,7 @@ A COMMAND sees ENGINE_TEST_DATABASE_URL and ENGINE_TEST_REDIS_URL (also as DATAB
 REDIS_URL), ENGINE_TEST_DATABASE_SOCKET_URL (the same server through its Unix socket), and
 unless --servers-only ENGINE_URL and ENGINE_ADMIN_URL; engine dev exits with its exit code.";
 
-/// Serve on a private PostgreSQL and Redis with demo accounts.
-///
-/// Both are started from the installed programs on free ports of this machine, with the
-/// data directory as their only place; both stop with this command. Works as root: the
-/// servers then run as the user postgres or nobody.
+/// Flags of `engine dev`.
 #[derive(Debug, Args)]
 #[command(after_help = DEV_EXAMPLES)]
 pub(super) struct DevArgs {
@@ -191,10 +201,7 @@ pub(super) struct DevArgs {
     pub(super) command: Vec<OsString>,
 }
 
-/// Bring the database to this version's schema and make its partitions.
-///
-/// Forward only, each migration in one transaction under an advisory lock: several may run
-/// at once, and one that is killed has done nothing.
+/// Flags of `engine migrate`.
 #[derive(Debug, Args)]
 pub(super) struct MigrateArgs {
     /// PostgreSQL of the ledger, as the role that owns the schema
@@ -206,13 +213,16 @@ pub(super) struct MigrateArgs {
     )]
     pub(super) database_url: DatabaseUrl,
 
+    /// How long an Idempotency-Key is remembered; the same value as the engines', 24h or more
+    #[arg(long, env = "ENGINE_IDEMPOTENCY_RETENTION", default_value = "30d",
+          value_name = "TIME", value_parser = value::duration)]
+    pub(super) idempotency_retention: Duration,
+
     #[command(flatten)]
     pub(super) log: LogArgs,
 }
 
-/// Make partitions ahead and drop expired idempotency keys.
-///
-/// Says what it did. Run it daily; the engine warns when fewer than three partitions remain.
+/// Flags of `engine maintain`.
 #[derive(Debug, Args)]
 pub(super) struct MaintainArgs {
     /// PostgreSQL of the ledger, as the role that owns the schema
@@ -238,9 +248,7 @@ Examples:
   engine verify --database-url postgres://engine@standby/ledger
   engine verify --since 2026-01-31T00:00:00Z --json";
 
-/// Check every invariant of the ledger in one read-only snapshot.
-///
-/// Runs each query of sql/checks/ and names the first broken row; may run on a standby.
+/// Flags of `engine verify`.
 #[derive(Debug, Args)]
 #[command(after_help = VERIFY_EXAMPLES)]
 pub(super) struct VerifyArgs {
@@ -265,7 +273,7 @@ pub(super) struct VerifyArgs {
     pub(super) log: LogArgs,
 }
 
-/// Ask a running engine whether it is healthy: the container's health check.
+/// Flags of `engine health`.
 #[derive(Debug, Args)]
 pub(super) struct HealthArgs {
     /// The engine's listener; a wildcard such as 0.0.0.0 is asked through loopback

@@ -109,6 +109,8 @@ pub enum DevMode {
 pub struct MigrateConfig {
     /// The ledger, as its owner.
     pub database_url: DatabaseUrl,
+    /// How long keys are remembered: the width of their partitions.
+    pub idempotency_retention: Duration,
     /// Logs.
     pub log: LogArgs,
 }
@@ -219,8 +221,10 @@ fn resolve(command: CommandArgs) -> Result<Command, ConfigError> {
         CommandArgs::Dev(args) => dev(*args).map(|config| Command::Dev(Box::new(config))),
         CommandArgs::Migrate(args) => {
             check::database_url("--database-url", &args.database_url)?;
+            check::retention(args.idempotency_retention)?;
             Ok(Command::Migrate(MigrateConfig {
                 database_url: args.database_url,
+                idempotency_retention: args.idempotency_retention,
                 log: args.log,
             }))
         }

@@ -143,11 +143,12 @@ pub(super) fn write_private(path: &Path, text: &str) -> Result<(), DevError> {
     file.write_all(text.as_bytes()).map_err(fail())
 }
 
-/// The end of a log, for an error message.
-pub(super) fn tail(path: &Path) -> String {
+/// The end of what a log got since it had `from` bytes, for an error message.
+pub(super) fn tail(path: &Path, from: u64) -> String {
     const LINES: usize = 8;
     let text = fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
+    let from = usize::try_from(from).unwrap_or(usize::MAX).min(text.len());
+    let text = String::from_utf8_lossy(&text[from..]);
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
@@ -248,9 +249,11 @@ mod tests {
     fn the_tail_of_a_log_is_its_last_lines() {
         let base = tempfile::tempdir().unwrap();
         let path = base.path().join("log");
-        assert_eq!(tail(&path), "");
+        assert_eq!(tail(&path, 0), "");
         let lines: Vec<String> = (1..=20).map(|line| line.to_string()).collect();
         fs::write(&path, lines.join("\n")).unwrap();
-        assert_eq!(tail(&path), lines[12..].join("\n"));
+        assert_eq!(tail(&path, 0), lines[12..].join("\n"));
+        assert_eq!(tail(&path, 48), "20");
+        assert_eq!(tail(&path, 5000), "");
     }
 }

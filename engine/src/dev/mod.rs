@@ -70,6 +70,7 @@ pub struct Servers {
     pub cleaned_up: bool,
     postgres: Postgres,
     redis: Option<Redis>,
+    settings: DevSettings,
     // Last: the lock is given back after the servers are told to stop.
     directory: Directory,
 }
@@ -99,8 +100,58 @@ impl Servers {
             cleaned_up,
             postgres,
             redis,
+            settings: settings.clone(),
             directory,
         })
+    }
+
+    /// Kills PostgreSQL as a crash would (SIGKILL, all its processes).
+    ///
+    /// # Errors
+    /// [`DevError::StillRunning`].
+    pub async fn kill_postgres(&mut self) -> Result<(), DevError> {
+        self.postgres.server.kill().await
+    }
+
+    /// Starts PostgreSQL again where it was: same data, port and password.
+    ///
+    /// # Errors
+    /// As [`Servers::start`].
+    pub async fn restart_postgres(&mut self) -> Result<(), DevError> {
+        self.kill_postgres().await?;
+        postgres::stop_leftover(&self.directory).await?;
+        self.postgres = postgres::launch(
+            &self.directory,
+            &self.settings,
+            &self.postgres.program.clone(),
+            self.postgres.port,
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Kills Redis as a crash would.
+    ///
+    /// # Errors
+    /// [`DevError::StillRunning`].
+    pub async fn kill_redis(&mut self) -> Result<(), DevError> {
+        match &mut self.redis {
+            Some(redis) => redis.server.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Starts Redis again where it was, empty: same port and password.
+    ///
+    /// # Errors
+    /// As [`Servers::start`].
+    pub async fn restart_redis(&mut self) -> Result<(), DevError> {
+        self.kill_redis().await?;
+        if let Some(redis) = &self.redis {
+            let place = redis.place.clone();
+            self.redis = Some(redis::launch(&self.directory, place, &self.settings).await?);
+        }
+        Ok(())
     }
 
     /// Makes a database if it is missing.
@@ -123,10 +174,16 @@ impl Servers {
         self.postgres.socket_url(name)
     }
 
-    /// PostgreSQL's process, for tests that kill it.
+    /// PostgreSQL's first process, for tests that stop it.
     #[must_use]
     pub fn postgres_pid(&self) -> Option<u32> {
         self.postgres.server.pid()
+    }
+
+    /// Redis's process, for tests that stop it.
+    #[must_use]
+    pub fn redis_pid(&self) -> Option<u32> {
+        self.redis.as_ref().and_then(|redis| redis.server.pid())
     }
 
     /// The data directory, absolute.

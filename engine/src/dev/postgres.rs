@@ -24,6 +24,7 @@ use super::{DevError, DevSettings, Login, programs, random_hex};
 /// Replaying 4 GB of WAL (`max_wal_size`) takes a minute or two on a slow disk.
 const READY_WAIT: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(30);
+const PASSWORD_FILE: &str = "postgres-password";
 /// Another process may take the free port before the server does.
 const START_ATTEMPTS: u32 = 5;
 /// Fast: sessions are ended, a checkpoint is written. Immediate: recover at the
@@ -39,7 +40,8 @@ const STOP: StopPlan = StopPlan {
 #[derive(Debug)]
 pub(super) struct Postgres {
     pub(super) server: Server,
-    port: u16,
+    pub(super) program: PathBuf,
+    pub(super) port: u16,
     password: String,
     socket_dir: PathBuf,
 }
@@ -104,43 +106,55 @@ pub(super) async fn start(
         &data,
     )
     .await?;
-    let password_path = directory.runtime.join("postgres-password");
+    let password_path = directory.runtime.join(PASSWORD_FILE);
     if !data.join("PG_VERSION").exists() {
         init(directory, settings, &programs, &data, &password_path).await?;
     }
+    let mut attempt = 1;
+    loop {
+        let port = free_port()?;
+        match launch(directory, settings, &programs.postgres, port).await {
+            Err(DevError::EndedEarly { .. }) if attempt < START_ATTEMPTS && is_taken(port) => {
+                attempt += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Starts it on a port and waits until it answers.
+pub(super) async fn launch(
+    directory: &Directory,
+    settings: &DevSettings,
+    program: &Path,
+    port: u16,
+) -> Result<Postgres, DevError> {
+    let data = directory.runtime.join("postgres");
+    let password_path = directory.runtime.join(PASSWORD_FILE);
     let password = fs::read_to_string(&password_path)
         .map_err(DevError::io("read the password in", &password_path))?;
     let socket_dir = directory.socket_dir()?;
     let login_rules = directory.runtime.join("pg_hba.conf");
     directory.write_secret(&login_rules, rules(settings.login))?;
 
-    let mut attempt = 1;
-    loop {
-        let port = free_port()?;
-        let mut command = directory
-            .user
-            .command(&programs.postgres, &data, &settings.search_path);
-        command.arg("-D").arg(&data);
-        for (name, value) in
-            all_settings(port, &socket_dir, &login_rules, &settings.postgres_settings)
-        {
-            command.arg("-c").arg(format!("{name}={value}"));
-        }
-        let server = Server::spawn(command, identity(directory), directory, "postgres.log")?;
-        let mut postgres = Postgres {
-            server,
-            port,
-            password: password.trim().to_owned(),
-            socket_dir: socket_dir.clone(),
-        };
-        match ready(&mut postgres).await {
-            Ok(()) => return Ok(postgres),
-            Err(DevError::EndedEarly { .. }) if attempt < START_ATTEMPTS && is_taken(port) => {
-                attempt += 1;
-            }
-            Err(error) => return Err(error),
-        }
+    let mut command = directory
+        .user
+        .command(program, &data, &settings.search_path);
+    command.arg("-D").arg(&data);
+    let extra = &settings.postgres_settings;
+    for (name, value) in all_settings(port, &socket_dir, &login_rules, extra) {
+        command.arg("-c").arg(format!("{name}={value}"));
     }
+    let server = Server::spawn(command, identity(directory), directory, "postgres.log")?;
+    let mut postgres = Postgres {
+        server,
+        program: program.to_owned(),
+        port,
+        password: password.trim().to_owned(),
+        socket_dir,
+    };
+    ready(&mut postgres).await?;
+    Ok(postgres)
 }
 
 /// Makes the data directory under another name and renames it when complete, so
@@ -202,7 +216,12 @@ fn data_major(data: &Path) -> Option<u32> {
 }
 
 /// Later ones win, so the caller's come last.
-fn all_settings(port: u16, socket_dir: &Path, extra: &[(String, String)]) -> Vec<(String, String)> {
+fn all_settings(
+    port: u16,
+    socket_dir: &Path,
+    login_rules: &Path,
+    extra: &[(String, String)],
+) -> Vec<(String, String)> {
     let owned = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     // A list of directories: quoted, because a path may hold a comma.
     let socket_dir = socket_dir.display().to_string().replace('"', "\"\"");

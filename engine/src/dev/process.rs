@@ -53,6 +53,8 @@ pub(super) struct Server {
     identity: Identity,
     child: Child,
     log: PathBuf,
+    /// How long the log was before: an earlier run's words explain nothing.
+    log_start: u64,
 }
 
 impl Server {
@@ -66,6 +68,10 @@ impl Server {
         let copy = file
             .try_clone()
             .map_err(DevError::io("open once more", &log))?;
+        let log_start = file
+            .metadata()
+            .map_err(DevError::io("look at", &log))?
+            .len();
         let program = PathBuf::from(command.as_std().get_program());
         let child = command
             .stdout(Stdio::from(file))
@@ -76,6 +82,7 @@ impl Server {
             identity,
             child,
             log,
+            log_start,
         })
     }
 
@@ -93,7 +100,7 @@ impl Server {
                 server: self.identity.server,
                 status,
                 log: self.log.clone(),
-                tail: super::directory::tail(&self.log),
+                tail: super::directory::tail(&self.log, self.log_start),
             }),
         }
     }
@@ -122,6 +129,12 @@ impl Server {
             .await
             .map(drop)
             .map_err(DevError::io("wait for", &identity.home))
+    }
+
+    /// Ends it and everything it started at once, as a crash would.
+    pub(super) async fn kill(&mut self) -> Result<(), DevError> {
+        self.ended_within(Signal::KILL, KILLED_WAIT).await?;
+        stop_leftovers(&self.identity, &[]).await.map(drop)
     }
 
     async fn ended_within(

@@ -5,7 +5,7 @@
 //! latency and a test must not find the balances of another run.
 
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -28,20 +28,28 @@ const STOP: StopPlan = StopPlan {
     firm_wait: Duration::from_secs(1),
 };
 
-/// A running Redis.
-#[derive(Debug)]
-pub(super) struct Redis {
-    pub(super) server: Server,
+/// Where a Redis is to be found.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    program: PathBuf,
     port: u16,
     /// `None`: it asks for none.
     password: Option<String>,
 }
 
+/// A running Redis.
+#[derive(Debug)]
+pub(super) struct Redis {
+    pub(super) server: Server,
+    pub(super) place: Place,
+}
+
 impl Redis {
     pub(super) fn url(&self) -> String {
-        match &self.password {
-            Some(password) => format!("redis://:{password}@127.0.0.1:{}/0", self.port),
-            None => format!("redis://127.0.0.1:{}/0", self.port),
+        match &self.place.password {
+            // The user named: redis-cli takes an empty name for one.
+            Some(password) => format!("redis://default:{password}@127.0.0.1:{}/0", self.place.port),
+            None => format!("redis://127.0.0.1:{}/0", self.place.port),
         }
     }
 }
@@ -66,42 +74,53 @@ pub(super) async fn start(
     program: &Path,
     settings: &DevSettings,
 ) -> Result<Redis, DevError> {
-    let home = directory.server_dir("redis")?;
     let password = match settings.login {
         Login::Password => Some(random_hex()?),
         Login::Anyone => None,
     };
     let mut attempt = 1;
     loop {
-        let port = free_port()?;
-        // A file, not arguments: other users can read command lines.
-        let file = home.join("redis.conf");
-        directory.write_secret(
-            &file,
-            &configuration(port, password.as_deref(), &settings.redis_settings),
-        )?;
-        let mut command = directory
-            .user
-            .command(program, &home, &settings.search_path);
-        command.arg("redis.conf");
-        let server = Server::spawn(command, identity(directory), directory, "redis.log")?;
-        let mut redis = Redis {
-            server,
-            port,
+        let place = Place {
+            program: program.to_owned(),
+            port: free_port()?,
             password: password.clone(),
         };
-        match ready(&mut redis).await {
-            Ok(()) => return Ok(redis),
+        let port = place.port;
+        match launch(directory, place, settings).await {
             Err(DevError::EndedEarly { .. }) if attempt < START_ATTEMPTS && is_taken(port) => {
                 attempt += 1;
             }
-            Err(error) => return Err(error),
+            outcome => return outcome,
         }
     }
 }
 
-fn configuration(port: u16, password: Option<&str>, extra: &[(String, String)]) -> String {
-    let password = password.map_or(String::new(), |text| format!("requirepass {text}\n"));
+/// Starts it at a place and waits until it answers.
+pub(super) async fn launch(
+    directory: &Directory,
+    place: Place,
+    settings: &DevSettings,
+) -> Result<Redis, DevError> {
+    let home = directory.server_dir("redis")?;
+    // A file, not arguments: other users can read command lines.
+    let text = configuration(&place, &settings.redis_settings);
+    directory.write_secret(&home.join("redis.conf"), &text)?;
+    let mut command = directory
+        .user
+        .command(&place.program, &home, &settings.search_path);
+    command.arg("redis.conf");
+    let server = Server::spawn(command, identity(directory), directory, "redis.log")?;
+    let mut redis = Redis { server, place };
+    ready(&mut redis).await?;
+    Ok(redis)
+}
+
+fn configuration(place: &Place, extra: &[(String, String)]) -> String {
+    let port = place.port;
+    let password = match &place.password {
+        Some(password) => format!("requirepass {password}\n"),
+        None => String::new(),
+    };
     let mut text = format!(
         "bind 127.0.0.1\nport {port}\n{password}daemonize no\nsave \"\"\n\
          appendonly no\nmaxmemory 256mb\nmaxmemory-policy allkeys-lru\nmaxclients 1000\n"
@@ -116,7 +135,7 @@ async fn ready(redis: &mut Redis) -> Result<(), DevError> {
     let begun = Instant::now();
     while begun.elapsed() < READY_WAIT {
         redis.server.check_running()?;
-        let asked = answers(redis.port, redis.password.as_deref());
+        let asked = answers(&redis.place);
         if let Ok(Ok(true)) = timeout(Duration::from_secs(1), asked).await {
             return Ok(());
         }
@@ -126,9 +145,12 @@ async fn ready(redis: &mut Redis) -> Result<(), DevError> {
 }
 
 /// Asks in Redis's inline form; a whole client for two words is not worth it.
-async fn answers(port: u16, password: Option<&str>) -> std::io::Result<bool> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
-    let login = password.map_or(String::new(), |text| format!("AUTH {text}\r\n"));
+async fn answers(place: &Place) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, place.port)).await?;
+    let login = match &place.password {
+        Some(password) => format!("AUTH {password}\r\n"),
+        None => String::new(),
+    };
     stream
         .write_all(format!("{login}PING\r\nQUIT\r\n").as_bytes())
         .await?;
@@ -145,10 +167,16 @@ mod tests {
 
     #[test]
     fn a_given_setting_comes_after_our_own() {
+        let mut place = Place {
+            program: PathBuf::new(),
+            port: 1,
+            password: Some("secret".to_owned()),
+        };
         let extra = [("maxmemory".to_owned(), "1mb".to_owned())];
-        let text = configuration(1, Some("secret"), &extra);
+        let text = configuration(&place, &extra);
         assert!(text.contains("requirepass secret\n"), "{text}");
         assert!(text.ends_with("maxmemory 1mb\n"), "{text}");
-        assert!(!configuration(1, None, &[]).contains("requirepass"));
+        place.password = None;
+        assert!(!configuration(&place, &[]).contains("requirepass"));
     }
 }

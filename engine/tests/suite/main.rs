@@ -9,5 +9,6 @@
     reason = "a test that cannot go on fails there; clippy knows only functions marked #[test]"
 )]
 
+mod dev;
 mod schema;
 mod support;
