@@ -6,6 +6,7 @@
 //! Invariant: however it ends short of SIGKILL, the servers are stopped first.
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
@@ -15,7 +16,7 @@ use engine::client::Client;
 use engine::config::{DatabaseUrl, DevConfig, DevMode, RedisUrl, ServeConfig};
 use engine::dev::{self, DevSettings, Login, Servers, demo};
 use hyper::StatusCode;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -333,7 +334,19 @@ async fn run_command(
     let Some((program, arguments)) = command.split_first() else {
         return Ok(ExitCode::SUCCESS);
     };
-    let mut child = Command::new(program)
+    // At a terminal the command shares our process group, so that it can read
+    // keys and gets Ctrl-C itself. Elsewhere it gets a group of its own, so that
+    // a signal to us reaches what it started, too.
+    let reach = if std::io::stdin().is_terminal() {
+        Reach::Command
+    } else {
+        Reach::Group
+    };
+    let mut prepared = Command::new(program);
+    if reach == Reach::Group {
+        prepared.process_group(0);
+    }
+    let mut child = prepared
         .args(arguments)
         // What an outer run left in our environment names servers that are not ours.
         .env_remove("ENGINE_TEST_REDIS_URL")
@@ -349,11 +362,11 @@ async fn run_command(
         tokio::select! {
             ended = child.wait() => break ended,
             signal = signals.next() => {
-                forward(&child, signal);
+                forward(&child, reach, signal);
                 if let Ok(ended) = timeout(COMMAND_STOP_WAIT, child.wait()).await {
                     break ended;
                 }
-                forward(&child, Signal::KILL);
+                forward(&child, reach, Signal::KILL);
             }
         }
     };
@@ -363,11 +376,21 @@ async fn run_command(
     })
 }
 
+/// What a forwarded signal goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    Command,
+    Group,
+}
+
 /// A command that has ended meanwhile needs no signal.
-fn forward(child: &Child, signal: Signal) {
+fn forward(child: &Child, reach: Reach, signal: Signal) {
     let pid = child.id().and_then(|id| i32::try_from(id).ok());
     if let Some(pid) = pid.and_then(Pid::from_raw) {
-        kill_process(pid, signal).ok();
+        match reach {
+            Reach::Command => kill_process(pid, signal).ok(),
+            Reach::Group => kill_process_group(pid, signal).ok(),
+        };
     }
 }
 

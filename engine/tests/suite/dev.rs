@@ -8,7 +8,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use engine::dev::{DevError, DevSettings, Login, Servers, stop_leftovers};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -75,11 +75,8 @@ async fn run(url: &str, statements: &str) {
 }
 
 fn signal(id: u32, signal: Signal) {
-    kill_process(pid(id), signal).unwrap();
-}
-
-fn pid(id: u32) -> Pid {
-    Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
+    let pid = Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
 }
 
 /// Starts `engine dev` without a command and reads the addresses it prints once
@@ -335,18 +332,22 @@ async fn both_signals_stop_the_servers_and_the_command() {
         assert_eq!(ended.unwrap().code(), Some(0), "{stop:?}");
         assert!(connect(variable(&variables, "DATABASE_URL")).await.is_err());
     }
-    // The command says its process id, then waits to be told.
-    let mut child = dev_command(dir.path(), &["--", "sh", "-c", "echo $$; exec sleep 1000"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    // A command and what it started; both hold the pipe open.
+    let mut child = dev_command(
+        dir.path(),
+        &["--", "sh", "-c", "sleep 1000 & echo up; wait"],
+    )
+    .stdout(Stdio::piped())
+    .spawn()
+    .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = tokio::time::timeout(PATIENCE, lines.next_line()).await;
-    let command: u32 = line.unwrap().unwrap().unwrap().parse().unwrap();
+    assert_eq!(line.unwrap().unwrap().as_deref(), Some("up"));
     signal(child.id().unwrap(), Signal::TERM);
     let ended = tokio::time::timeout(PATIENCE, child.wait()).await.unwrap();
     assert_eq!(ended.unwrap().code(), Some(143));
-    assert!(test_kill_process(pid(command)).is_err());
+    let end = tokio::time::timeout(PATIENCE, lines.next_line()).await;
+    assert_eq!(end.unwrap().unwrap(), None);
     assert!(!stop_leftovers(dir.path()).await.unwrap());
 }
 
