@@ -247,8 +247,8 @@ pub enum SchemaError {
         step: String,
         /// Applied by this run before the failure.
         applied: Vec<String>,
-        /// What the database said.
-        source: Box<dyn Error + Send + Sync>,
+        /// What the migration library said.
+        source: Box<refinery::Error>,
     },
     /// The database refused, or the link broke.
     Database(tokio_postgres::Error),
@@ -315,6 +315,21 @@ impl SchemaError {
     }
 }
 
+/// The library shows only "db error"; the server's words are inside.
+fn database_error(error: &refinery::Error) -> Option<&tokio_postgres::Error> {
+    match error.kind() {
+        Kind::Connection(_, source) => source.downcast_ref(),
+        Kind::InvalidName
+        | Kind::InvalidVersion
+        | Kind::RepeatedVersion(_)
+        | Kind::DivergentVersion(..)
+        | Kind::InvalidMigrationPath(..)
+        | Kind::ConfigError(_)
+        | Kind::MissingVersion(_)
+        | Kind::InvalidMigrationFile(..) => None,
+    }
+}
+
 impl fmt::Display for SchemaError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -349,9 +364,13 @@ impl fmt::Display for SchemaError {
                 Reason(source)
             ),
             Self::Failed { step, source, .. } => {
-                write!(
-                    formatter,
-                    "{step}: {source}; nothing of it was kept, mend the cause and run `engine migrate` again"
+                write!(formatter, "{step}: ")?;
+                match database_error(source) {
+                    Some(source) => Reason(source).fmt(formatter)?,
+                    None => source.fmt(formatter)?,
+                }
+                formatter.write_str(
+                    "; nothing of it was kept: mend the cause and run `engine migrate` again",
                 )
             }
             Self::Database(source) => write!(formatter, "read the schema: {}", Reason(source)),
@@ -364,10 +383,7 @@ impl Error for SchemaError {
         match self {
             Self::Link(source) => Some(source),
             Self::Forbidden(source) | Self::Database(source) => Some(source),
-            Self::Failed { source, .. } => {
-                let source: &(dyn Error + 'static) = &**source;
-                Some(source)
-            }
+            Self::Failed { source, .. } => Some(&**source),
             Self::Locked { .. }
             | Self::NoSchema
             | Self::TooOld { .. }

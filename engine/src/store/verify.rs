@@ -63,6 +63,7 @@ pub const CHECKS: &[Check] = checks![
     "transfer_currency",
     "reversals",
     "commit_rows",
+    "rejection_references",
     "key_without_answer",
     "key_disagrees",
     "key_shared_answer",
