@@ -8,7 +8,10 @@
 pub mod admission;
 pub mod batch;
 pub mod cache;
+pub mod client;
 pub mod clock;
+pub mod config;
+pub mod dev;
 pub mod domain;
 pub mod lock_queue;
 pub mod http;

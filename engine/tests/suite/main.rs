@@ -11,6 +11,7 @@
 
 mod commit;
 mod reads;
+mod dev;
 mod schema;
 mod support;
 mod traps;

@@ -1,0 +1,403 @@
+//! `engine dev`: private servers, and on them the engine, a command, or both.
+//!
+//! Owns: the order of starting and stopping, and what people are told.
+//! Bound: the engine is awaited [`HEALTHY_WAIT`]; a command that was asked to
+//! stop gets [`COMMAND_STOP_WAIT`], then SIGKILL.
+//! Invariant: however it ends short of SIGKILL, the servers are stopped first.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
+
+use engine::client::Client;
+use engine::config::{DatabaseUrl, DevConfig, DevMode, RedisUrl, ServeConfig};
+use engine::dev::{self, DevSettings, Login, Servers, demo};
+use hyper::StatusCode;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::{Failure, complain, engine_room, prepare_schema, say};
+use crate::signals::Signals;
+
+const DATABASE: &str = "engine";
+/// Connecting, warming up, and the cache's first TTL are well within.
+const HEALTHY_WAIT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(50);
+/// A chunk of demo accounts is one commit; the rest is slack for a slow disk.
+const DEMO_CALL_WAIT: Duration = Duration::from_secs(30);
+const COMMAND_STOP_WAIT: Duration = Duration::from_secs(30);
+/// Shells add the number of the signal that ended a command.
+const EXIT_SIGNAL_BASE: i32 = 128;
+const ENVIRONMENT_FILE: &str = "env";
+
+/// Runs `engine dev` to its end.
+pub(super) async fn run(config: DevConfig) -> Result<ExitCode, Failure> {
+    let mut signals = Signals::listen().map_err(Failure::Runtime)?;
+    if config.mode == DevMode::StopLeftovers {
+        let found = dev::stop_leftovers(&config.data_dir).await;
+        say(&if found.map_err(Failure::Dev)? {
+            "stopped the servers left behind"
+        } else {
+            "no servers were left behind"
+        });
+        return Ok(ExitCode::SUCCESS);
+    }
+    complain(&format_args!(
+        "starting PostgreSQL{} in {}",
+        if config.redis { " and Redis" } else { "" },
+        config.data_dir.display()
+    ));
+    let settings = settings(&config);
+    let started = tokio::select! {
+        started = Servers::start(&settings) => Some(started),
+        _ = signals.next() => None,
+    };
+    let Some(started) = started else {
+        // Dropping the start asked whatever ran to stop; wait until it has.
+        let stopped = dev::stop_leftovers(&config.data_dir).await;
+        return stopped.map(|_| ExitCode::SUCCESS).map_err(Failure::Dev);
+    };
+    let servers = started.map_err(Failure::Dev)?;
+    report(&config, &servers);
+    let outcome = match config.mode {
+        DevMode::ServersOnly | DevMode::StopLeftovers => {
+            on_servers(&config, &servers, &mut signals).await
+        }
+        DevMode::Engine => with_engine(&config, &servers, &mut signals).await,
+    };
+    let stopped = servers.stop().await;
+    let code = outcome?;
+    stopped.map_err(Failure::Dev)?;
+    Ok(code)
+}
+
+fn settings(config: &DevConfig) -> DevSettings {
+    DevSettings {
+        data_dir: config.data_dir.clone(),
+        fresh: config.fresh,
+        redis: config.redis,
+        login: if config.trust_loopback {
+            Login::Anyone
+        } else {
+            Login::Password
+        },
+        postgres_bin_dir: config.postgres_bin_dir.clone(),
+        search_path: config.search_path.clone(),
+        postgres_settings: config.postgres_settings.clone(),
+        redis_settings: config.redis_settings.clone(),
+    }
+}
+
+fn report(config: &DevConfig, servers: &Servers) {
+    if servers.cleaned_up {
+        complain(&"stopped the servers an earlier run left behind");
+    }
+    if servers.runtime_dir() != servers.data_dir() {
+        complain(&format_args!(
+            "{} cannot be entered by the user PostgreSQL runs as: the databases are in {}",
+            servers.data_dir().display(),
+            servers.runtime_dir().display()
+        ));
+    }
+    if config.redis && servers.redis_url.is_none() {
+        complain(&"Redis is not installed: balances are read from PostgreSQL");
+    }
+}
+
+async fn on_servers(
+    config: &DevConfig,
+    servers: &Servers,
+    signals: &mut Signals,
+) -> Result<ExitCode, Failure> {
+    let environment = environment(servers, "postgres", None);
+    write_environment(servers, &environment)?;
+    if config.command.is_empty() {
+        for (name, value) in &environment {
+            say(&format_args!("export {name}='{value}'"));
+        }
+        signals.next().await;
+        return Ok(ExitCode::SUCCESS);
+    }
+    run_command(&config.command, &environment, signals).await
+}
+
+async fn with_engine(
+    config: &DevConfig,
+    servers: &Servers,
+    signals: &mut Signals,
+) -> Result<ExitCode, Failure> {
+    servers
+        .ensure_database(DATABASE)
+        .await
+        .map_err(Failure::Dev)?;
+    let retention = config.tuning.admission.idempotency_retention;
+    prepare_schema(&servers.database_url_of(DATABASE), retention).await?;
+    let serve = serve_config(config, servers)?;
+    let addresses = Addresses {
+        api: loopback(serve.tuning.network.listen),
+        admin: loopback(serve.tuning.network.admin_listen),
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut engine = tokio::spawn(async move {
+        let stop = async move {
+            // Sent, or its sender is gone: both mean stop.
+            stopped.await.ok();
+        };
+        engine_room::run(&serve, stop).await
+    });
+    let work = work_on_engine(config, servers, addresses, signals);
+    let outcome = tokio::select! {
+        outcome = work => outcome,
+        ended = &mut engine => {
+            return Err(early_end(ended));
+        }
+    };
+    drop(stop);
+    let ended = join(engine).await;
+    let code = outcome?;
+    ended?;
+    Ok(code)
+}
+
+async fn join(engine: JoinHandle<Result<(), Failure>>) -> Result<(), Failure> {
+    engine.await.map_err(Failure::EnginePanicked)?
+}
+
+fn early_end(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Failure {
+    match ended {
+        Ok(Ok(())) => Failure::EngineEnded,
+        Ok(Err(failure)) => failure,
+        Err(panicked) => Failure::EnginePanicked(panicked),
+    }
+}
+
+async fn work_on_engine(
+    config: &DevConfig,
+    servers: &Servers,
+    addresses: Addresses,
+    signals: &mut Signals,
+) -> Result<ExitCode, Failure> {
+    let prepared = tokio::select! {
+        prepared = prepare_engine(config, addresses.api) => Some(prepared),
+        _ = signals.next() => None,
+    };
+    let Some(prepared) = prepared else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let opened = prepared?;
+    let environment = environment(servers, DATABASE, Some(addresses));
+    write_environment(servers, &environment)?;
+    if config.command.is_empty() {
+        greet(config, servers, addresses, opened);
+        signals.next().await;
+        complain(&"stopping");
+        return Ok(ExitCode::SUCCESS);
+    }
+    run_command(&config.command, &environment, signals).await
+}
+
+/// Waits for the engine, then opens the demo accounts. Returns how many are new.
+async fn prepare_engine(config: &DevConfig, api: SocketAddr) -> Result<usize, Failure> {
+    let begun = Instant::now();
+    let health = Client::new(api, Duration::from_secs(2));
+    while !matches!(health.get("/health").await, Ok((StatusCode::OK, _))) {
+        if HEALTHY_WAIT < begun.elapsed() {
+            return Err(Failure::NotReady {
+                address: api,
+                waited: HEALTHY_WAIT,
+            });
+        }
+        sleep(POLL).await;
+    }
+    let client = Client::new(api, DEMO_CALL_WAIT);
+    demo::open_accounts(&client, config.accounts)
+        .await
+        .map_err(Failure::Demo)
+}
+
+/// Where the engine is reached from this machine.
+#[derive(Clone, Copy, Debug)]
+struct Addresses {
+    api: SocketAddr,
+    admin: SocketAddr,
+}
+
+fn serve_config(config: &DevConfig, servers: &Servers) -> Result<ServeConfig, Failure> {
+    let mut tuning = config.tuning.clone();
+    for address in [&mut tuning.network.listen, &mut tuning.network.admin_listen] {
+        if address.port() == 0 {
+            *address = free_address(address.ip()).map_err(Failure::Runtime)?;
+        }
+    }
+    // The socket: no password in a second place, and no TCP between neighbours.
+    let Ok(database_url) = servers
+        .unix_socket_database_url_of(DATABASE)
+        .parse::<DatabaseUrl>();
+    let redis_url = servers.redis_url.as_ref().map(|url| {
+        let Ok(url) = url.parse::<RedisUrl>();
+        url
+    });
+    Ok(ServeConfig {
+        database_url,
+        redis_url,
+        migrate_database_url: None,
+        tuning,
+    })
+}
+
+fn free_address(ip: IpAddr) -> std::io::Result<SocketAddr> {
+    TcpListener::bind((ip, 0))?.local_addr()
+}
+
+fn loopback(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
+    } else {
+        address
+    }
+}
+
+fn environment(
+    servers: &Servers,
+    database: &str,
+    addresses: Option<Addresses>,
+) -> Vec<(&'static str, String)> {
+    let mut all = vec![
+        ("ENGINE_TEST_DATABASE_URL", servers.database_url.clone()),
+        (
+            "ENGINE_TEST_DATABASE_SOCKET_URL",
+            servers.unix_socket_database_url.clone(),
+        ),
+        ("DATABASE_URL", servers.database_url_of(database)),
+        (
+            "DATABASE_SOCKET_URL",
+            servers.unix_socket_database_url_of(database),
+        ),
+    ];
+    if let Some(url) = &servers.redis_url {
+        all.push(("ENGINE_TEST_REDIS_URL", url.clone()));
+        all.push(("REDIS_URL", url.clone()));
+    }
+    if let Some(addresses) = addresses {
+        all.push(("ENGINE_URL", format!("http://{}", addresses.api)));
+        all.push(("ENGINE_ADMIN_URL", format!("http://{}", addresses.admin)));
+    }
+    all
+}
+
+/// For another terminal: `set -a; . .data/env`. Valid while this runs.
+fn write_environment(
+    servers: &Servers,
+    environment: &[(&'static str, String)],
+) -> Result<(), Failure> {
+    let text: String = environment
+        .iter()
+        .map(|(name, value)| format!("{name}='{value}'\n"))
+        .collect();
+    servers
+        .write_private(ENVIRONMENT_FILE, &text)
+        .map_err(Failure::Dev)
+}
+
+fn greet(config: &DevConfig, servers: &Servers, addresses: Addresses, opened: usize) {
+    let Addresses { api, admin } = addresses;
+    let data = servers.data_dir().display();
+    let accounts = config.accounts;
+    let amount = demo::FUNDING_AMOUNT;
+    say(&format_args!(
+        "
+The engine serves at http://{api} ({accounts} demo accounts, {opened} of them new,
+each opened with {amount}.00 USD from account 0). Paste in another terminal:
+
+  curl -s http://{api}/transaction -H 'Content-Type: application/json' \\
+    -H \"Idempotency-Key: $(date +%s%N)\" -d '{{\"from\":1,\"to\":2,\"amount\":12.50}}'
+  curl -s http://{api}/balance/2
+  curl -s 'http://{api}/transactions?account=2&limit=5'
+  curl -s http://{admin}/metrics
+  set -a; . '{data}/{ENVIRONMENT_FILE}'; set +a; psql \"$DATABASE_URL\"
+
+Logs: {data}/postgres.log, {data}/redis.log. Ctrl-C stops everything; the data stays."
+    ));
+}
+
+async fn run_command(
+    command: &[OsString],
+    environment: &[(&'static str, String)],
+    signals: &mut Signals,
+) -> Result<ExitCode, Failure> {
+    let Some((program, arguments)) = command.split_first() else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    // At a terminal the command shares our process group, so that it can read
+    // keys and gets Ctrl-C itself. Elsewhere it gets a group of its own, so that
+    // a signal to us reaches what it started, too.
+    let reach = if std::io::stdin().is_terminal() {
+        Reach::Command
+    } else {
+        Reach::Group
+    };
+    let mut prepared = Command::new(program);
+    if reach == Reach::Group {
+        prepared.process_group(0);
+    }
+    let mut child = prepared
+        .args(arguments)
+        // What an outer run left in our environment names servers that are not ours.
+        .env_remove("ENGINE_TEST_REDIS_URL")
+        .env_remove("REDIS_URL")
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|source| Failure::Command {
+            program: program.to_string_lossy().into_owned(),
+            source,
+        })?;
+    let ended = loop {
+        tokio::select! {
+            ended = child.wait() => break ended,
+            signal = signals.next() => {
+                forward(&child, reach, signal);
+                if let Ok(ended) = timeout(COMMAND_STOP_WAIT, child.wait()).await {
+                    break ended;
+                }
+                forward(&child, reach, Signal::KILL);
+            }
+        }
+    };
+    ended.map(exit_code).map_err(|source| Failure::Command {
+        program: program.to_string_lossy().into_owned(),
+        source,
+    })
+}
+
+/// What a forwarded signal goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    Command,
+    Group,
+}
+
+/// A command that has ended meanwhile needs no signal.
+fn forward(child: &Child, reach: Reach, signal: Signal) {
+    let pid = child.id().and_then(|id| i32::try_from(id).ok());
+    if let Some(pid) = pid.and_then(Pid::from_raw) {
+        match reach {
+            Reach::Command => kill_process(pid, signal).ok(),
+            Reach::Group => kill_process_group(pid, signal).ok(),
+        };
+    }
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| EXIT_SIGNAL_BASE + signal))
+        .and_then(|code| u8::try_from(code).ok());
+    code.map_or(ExitCode::FAILURE, ExitCode::from)
+}

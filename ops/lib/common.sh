@@ -1,0 +1,96 @@
+# shellcheck shell=bash
+# What ops/run and ops/test share: messages, and the programs they need.
+# Sourced from the repository's root; sets nothing but functions.
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+    say "error: $*"
+    exit 1
+}
+
+# The highest PostgreSQL under Debian's folder or on the PATH; 0 if none.
+postgres_major() {
+    local program major highest=0
+    for program in /usr/lib/postgresql/*/bin/postgres "$(command -v postgres || true)"; do
+        [ -x "$program" ] || continue
+        major=$("$program" --version | sed -n 's/^postgres (PostgreSQL) \([0-9]*\).*/\1/p')
+        [ "${major:-0}" -gt "$highest" ] && highest=$major
+    done
+    printf '%s\n' "$highest"
+}
+
+# The newest PostgreSQL package of this system from 15 on; nothing if there is none.
+postgres_package() {
+    local major
+    for major in 18 17 16 15; do
+        if apt-cache show "postgresql-$major" >/dev/null 2>&1; then
+            printf 'postgresql-%s\n' "$major"
+            return
+        fi
+    done
+}
+
+# Runs a command as root: directly, or through sudo.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        command -v sudo >/dev/null || die "root is needed to install packages, and there is no sudo. As root, run: $*"
+        sudo "$@"
+    fi
+}
+
+# need_packages run|test: installs what is missing on Debian or Ubuntu, and says so first.
+need_packages() {
+    local purpose=$1 package
+    local missing=()
+    [ "$(postgres_major)" -ge 15 ] || missing+=(postgresql)
+    # The `postgres` package has no client; the demonstration asks with psql.
+    command -v psql >/dev/null || missing+=(postgresql-client)
+    command -v redis-server >/dev/null || command -v valkey-server >/dev/null || missing+=(redis-server)
+    command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    command -v curl >/dev/null || missing+=(curl ca-certificates)
+    if [ "$purpose" = test ]; then
+        # Its promtool checks the metrics page.
+        command -v promtool >/dev/null || missing+=(prometheus)
+    fi
+    [ ${#missing[@]} -gt 0 ] || return 0
+
+    if [ -n "${ENGINE_NO_INSTALL:-}" ] || ! command -v apt-get >/dev/null; then
+        die "missing: ${missing[*]} (PostgreSQL 15 or later). Install them, then run this again."
+    fi
+    say "Installing with apt: ${missing[*]} (set ENGINE_NO_INSTALL=1 to be told instead)."
+    say "Debian may start services of its own for them; the engine leaves those alone."
+    as_root apt-get update -q
+    if [ "${missing[0]}" = postgresql ]; then
+        package=$(postgres_package)
+        [ -n "$package" ] || die "this system's newest PostgreSQL is older than 15. Add PostgreSQL's own packages first:
+  apt-get install -y postgresql-common && /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh -y"
+        missing[0]=$package
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+}
+
+# need_rust run|test: puts cargo on the PATH, and says how to get what is missing.
+need_rust() {
+    local purpose=$1 component minor
+    local get="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal -c rustfmt -c clippy"
+    if ! command -v cargo >/dev/null && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
+        PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH"
+    fi
+    command -v cargo >/dev/null || die "Rust is missing. Install it, then run this again:
+  $get"
+    minor=$(cargo --version | sed -n 's/^cargo 1\.\([0-9]*\)\..*/\1/p')
+    [ "${minor:-0}" -ge 90 ] || die "$(cargo --version) is older than 1.90. Run: rustup update stable"
+    [ "$purpose" = test ] || return 0
+    for component in fmt clippy; do
+        cargo "$component" --version >/dev/null 2>&1 || die "cargo $component is missing. Run: rustup component add ${component/fmt/rustfmt}"
+    done
+}
+
+# Where cargo puts what it builds, whatever its configuration says.
+target_dir() {
+    cargo metadata --format-version 1 --no-deps --offline 2>/dev/null |
+        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
+}
