@@ -1,0 +1,182 @@
+//! A run from the first connection to the merged tally.
+//!
+//! Owns: the client threads.
+//! Never: sends before every thread has opened its connections.
+//! Bound: `--threads` threads, joined before it returns.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::sync::{Barrier, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use crate::args::{Config, Task};
+use crate::progress;
+use crate::request::Requests;
+use crate::response::KeepBody;
+use crate::schedule::{Schedule, Share};
+use crate::stats::Tally;
+use crate::worker::{Live, Orders, Worker};
+
+/// Files a thread needs besides its connections.
+const FILES_RESERVE: u64 = 64;
+
+/// What a run gives.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) tally: Tally,
+    /// Until the last answer, so at least the run time.
+    pub(crate) elapsed: Duration,
+}
+
+/// Why a run could not begin or go on.
+#[derive(Debug)]
+pub(crate) enum RunError {
+    /// Not one connection could be opened.
+    Unreachable {
+        host: String,
+        cause: String,
+    },
+    /// The process may not open that many files.
+    FileLimit {
+        needed: u64,
+        allowed: u64,
+    },
+    Io(std::io::Error),
+    Panicked,
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable { host, cause } => write!(f, "cannot reach {host}: {cause}"),
+            Self::FileLimit { needed, allowed } => write!(
+                f,
+                "--users needs {needed} open files, the limit is {allowed} (ulimit -n)"
+            ),
+            Self::Io(error) => write!(f, "client thread: {error}"),
+            Self::Panicked => f.write_str("a client thread panicked"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+/// Runs the load.
+///
+/// # Errors
+/// [`RunError`] if there is nothing to report.
+pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
+    raise_file_limit(u64::from(config.users) + FILES_RESERVE)?;
+    let lives: Vec<Live> = (0..config.threads).map(|_| Live::default()).collect();
+    let barrier = Barrier::new(lives.len());
+    let started = OnceLock::new();
+    let reached = Mutex::new((0, None));
+    let results = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..config.threads)
+            .zip(&lives)
+            .map(|(index, live)| {
+                let meeting = (&barrier, &started, &reached);
+                scope.spawn(move || run_thread(config, index, live, meeting))
+            })
+            .collect();
+        progress::watch(config, &lives, || {
+            threads
+                .iter()
+                .all(std::thread::ScopedJoinHandle::is_finished)
+        });
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or(Err(RunError::Panicked)))
+            .collect::<Vec<_>>()
+    });
+    let elapsed = started.get().map_or(Duration::ZERO, Instant::elapsed);
+    let mut tally = Tally::new();
+    for result in results {
+        tally.merge(&result?);
+    }
+    Ok(Outcome { tally, elapsed })
+}
+
+/// Where the threads meet before the first request: the barrier, the one start
+/// time, and how many connections are open with the last reason for a failure.
+type Meeting<'a> = (
+    &'a Barrier,
+    &'a OnceLock<Instant>,
+    &'a Mutex<(usize, Option<String>)>,
+);
+
+fn run_thread(
+    config: &Config,
+    index: u32,
+    live: &Live,
+    (barrier, started, reached): Meeting<'_>,
+) -> Result<Tally, RunError> {
+    let requests = Requests::new(&config.plan, u64::from(index));
+    let worker = Worker::connect(orders(config, index), requests, live);
+    if let Ok(worker) = &worker
+        && let Ok(mut reached) = reached.lock()
+    {
+        reached.0 += worker.connected();
+        if let Some(error) = worker.last_error() {
+            reached.1 = Some(error.to_owned());
+        }
+    }
+    // Every thread comes here, whatever happened: the others wait for it.
+    barrier.wait();
+    let start = *started.get_or_init(Instant::now);
+    let worker = worker.map_err(RunError::Io)?;
+    if let Ok(reached) = reached.lock()
+        && reached.0 == 0
+    {
+        return Err(RunError::Unreachable {
+            host: config.host.clone(),
+            cause: reached.1.clone().unwrap_or_default(),
+        });
+    }
+    worker.run(start).map_err(RunError::Io)
+}
+
+fn orders(config: &Config, index: u32) -> Orders {
+    let share = Share {
+        index: u64::from(index),
+        count: NonZeroU64::from(std::num::NonZeroU32::new(config.threads).unwrap_or(
+            // `args` gives at least one thread.
+            std::num::NonZeroU32::MIN,
+        )),
+    };
+    let extra = u32::from(index < config.users % config.threads.max(1));
+    Orders {
+        address: config.address,
+        users: config.users / config.threads.max(1) + extra,
+        run_time: config.run_time,
+        timeout: config.timeout,
+        keep: match config.plan.task {
+            Task::Batch(_) => KeepBody::All,
+            Task::Transfer | Task::Balance | Task::Health => KeepBody::Problems,
+        },
+        schedule: config
+            .rate
+            .map(|rate| Schedule::new(rate, share, config.run_time)),
+    }
+}
+
+/// Raises the soft limit of open files as far as the hard limit allows.
+fn raise_file_limit(needed: u64) -> Result<(), RunError> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= needed);
+    if enough(limit.current) {
+        return Ok(());
+    }
+    if !enough(limit.maximum) {
+        return Err(RunError::FileLimit {
+            needed,
+            allowed: limit.maximum.unwrap_or(u64::MAX),
+        });
+    }
+    let raised = Rlimit {
+        current: Some(needed),
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).map_err(|error| RunError::Io(error.into()))
+}

@@ -1,0 +1,277 @@
+//! The command as a user meets it, against a small server in this process.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy allows it in test functions only, not in their helpers"
+)]
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+
+/// One request as the server saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    line: String,
+    key: Option<String>,
+    body: String,
+}
+
+type Log = Arc<Mutex<Vec<Seen>>>;
+
+/// What the server writes to the n-th request (from 0), and whether it then closes.
+type Answer = fn(usize, &Seen) -> (Vec<u8>, After);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    Keep,
+    Close,
+}
+
+fn http(status: &str, headers: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n{body}").into_bytes()
+}
+
+fn ok(_: usize, _: &Seen) -> (Vec<u8>, After) {
+    let body = r#"{"txn_id":"0","status":"completed"}"#;
+    (http("200 OK", "", body), After::Keep)
+}
+
+/// Serves until the test process ends.
+fn server(answer: Answer) -> (SocketAddr, Log) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let log = Log::default();
+    let shared = Arc::clone(&log);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let log = Arc::clone(&shared);
+            std::thread::spawn(move || serve(stream.unwrap(), answer, &log));
+        }
+    });
+    (address, log)
+}
+
+fn serve(stream: TcpStream, answer: Answer, log: &Log) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut writer = stream;
+    while let Some(seen) = read_request(&mut reader) {
+        let number = {
+            let mut log = log.lock().unwrap();
+            log.push(seen.clone());
+            log.len() - 1
+        };
+        let (bytes, after) = answer(number, &seen);
+        // In two pieces, so that the client meets a split somewhere.
+        let (left, right) = bytes.split_at(number % (bytes.len() + 1));
+        for piece in [left, right] {
+            if writer.write_all(piece).is_err() {
+                return;
+            }
+        }
+        if after == After::Close {
+            return;
+        }
+    }
+}
+
+fn read_request(reader: &mut impl BufRead) -> Option<Seen> {
+    let mut line = String::new();
+    reader
+        .read_line(&mut line)
+        .ok()
+        .filter(|count| *count > 0)?;
+    let (mut key, mut length) = (None, 0);
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).ok()?;
+        let header = header.trim_end();
+        if header.is_empty() {
+            break;
+        }
+        let (name, value) = header.split_once(": ").unwrap();
+        match name {
+            "Idempotency-Key" => key = Some(value.to_owned()),
+            "Content-Length" => length = value.parse().unwrap(),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(Seen {
+        line: line.trim_end().to_owned(),
+        key,
+        body: String::from_utf8(body).unwrap(),
+    })
+}
+
+fn loadtest(flags: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .args(flags.split_whitespace())
+        .output()
+        .unwrap()
+}
+
+/// Exit code and document of a short run against `address`.
+fn run(address: SocketAddr, flags: &str) -> (Option<i32>, Value) {
+    let file = std::env::temp_dir().join(format!(
+        "loadtest-{}-{}.json",
+        std::process::id(),
+        address.port()
+    ));
+    let output = loadtest(&format!(
+        "run --host http://{address} --run-time 200ms --quiet --json {} {flags}",
+        file.display()
+    ));
+    let text = std::fs::read_to_string(&file)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    std::fs::remove_file(&file).unwrap();
+    (output.status.code(), serde_json::from_str(&text).unwrap())
+}
+
+fn number(document: &Value, pointer: &str) -> u64 {
+    let value = document.pointer(pointer).and_then(Value::as_u64);
+    value.unwrap_or_else(|| panic!("{pointer} in {document}"))
+}
+
+#[test]
+fn a_closed_run_answers_all_it_sent_and_repeats_no_key() {
+    let (address, log) = server(ok);
+    let (code, document) = run(address, "--users 8 --threads 3 --accounts 1..=50");
+    assert_eq!(code, Some(0), "{document}");
+    let log = log.lock().unwrap();
+    let sent = number(&document, "/requests/sent");
+    assert_eq!(usize::try_from(sent).unwrap(), log.len());
+    assert_eq!(number(&document, "/requests/answered"), sent);
+    assert_eq!(number(&document, "/transfers/completed"), sent);
+    assert_eq!(number(&document, "/latency_us/2xx/count"), sent);
+    assert_eq!(number(&document, "/version"), 1);
+    let keys: HashSet<_> = log.iter().map(|seen| seen.key.clone().unwrap()).collect();
+    assert_eq!(keys.len(), log.len());
+    assert!(
+        log.iter()
+            .all(|seen| seen.line == "POST /transaction HTTP/1.1")
+    );
+}
+
+#[test]
+fn a_seed_makes_the_same_requests_again() {
+    let bodies = |seed| {
+        let (address, log) = server(ok);
+        run(address, &format!("--users 1 --rate 100 --seed {seed}"));
+        let log = log.lock().unwrap();
+        assert!(log.len() > 1);
+        log[..2].to_vec()
+    };
+    assert_eq!(bodies(42), bodies(42));
+    assert_ne!(bodies(42), bodies(43));
+}
+
+#[test]
+fn an_open_run_sends_or_counts_every_arrival() {
+    let (address, log) = server(ok);
+    let (code, document) = run(address, "--users 2 --rate 500");
+    assert_eq!(code, Some(0), "{document}");
+    let sent = number(&document, "/requests/sent");
+    // 500 a second for 200 ms, however slow this machine is just now.
+    assert_eq!(sent + number(&document, "/requests/unsent"), 100);
+    assert_eq!(usize::try_from(sent).unwrap(), log.lock().unwrap().len());
+}
+
+#[test]
+fn refusals_are_counted_by_status_and_code_with_latencies_of_their_own() {
+    let (address, _log) = server(|number, seen| {
+        if number % 2 == 0 {
+            return ok(number, seen);
+        }
+        let body = r#"{"status":503,"code":"queue_full"}"#;
+        (http("503 Service Unavailable", "", body), After::Keep)
+    });
+    let (code, document) = run(address, "--users 4");
+    assert_eq!(code, Some(0), "a refusal is an answer: {document}");
+    let refused = number(&document, "/statuses/503");
+    assert!(refused > 0);
+    assert_eq!(number(&document, "/codes/queue_full"), refused);
+    assert_eq!(number(&document, "/latency_us/503/count"), refused);
+    let fine = number(&document, "/statuses/200");
+    assert_eq!(number(&document, "/latency_us/2xx/count"), fine);
+    assert_eq!(number(&document, "/transfers/completed"), fine);
+}
+
+#[test]
+fn a_batch_counts_its_transfers_from_the_answer() {
+    let (address, log) = server(|_, _| {
+        let body = r#"{"results":[{"status":"completed"},{"status":"rejected","code":"insufficient_funds"},{"status":"completed","replayed":true}]}"#;
+        (http("200 OK", "", body), After::Keep)
+    });
+    let (code, document) = run(address, "--users 2 --task batch:3");
+    assert_eq!(code, Some(0), "{document}");
+    let calls = number(&document, "/requests/answered");
+    assert_eq!(number(&document, "/transfers/completed"), 2 * calls);
+    assert_eq!(number(&document, "/transfers/rejected"), calls);
+    assert_eq!(number(&document, "/codes/insufficient_funds"), calls);
+    let first = log.lock().unwrap()[0].clone();
+    let body: Value = serde_json::from_str(&first.body).unwrap();
+    assert_eq!(body["transfers"].as_array().unwrap().len(), 3);
+    assert_eq!(first.key, None);
+}
+
+#[test]
+fn a_polite_close_is_no_error_and_a_broken_answer_is() {
+    let (address, _log) = server(|_, _| {
+        let answer = http("200 OK", "connection: close\r\n", "{}");
+        (answer, After::Close)
+    });
+    let (code, document) = run(address, "--users 2 --task health");
+    assert_eq!(code, Some(0), "{document}");
+    assert!(number(&document, "/errors/reconnects") > 0);
+
+    let (address, _log) = server(|number, seen| match number {
+        0 => ok(number, seen),
+        _ => (b"HTTP/1.1 200 OK\r\ncontent-le".to_vec(), After::Close),
+    });
+    let (code, document) = run(address, "--users 2");
+    assert_eq!(code, Some(1), "{document}");
+    assert!(number(&document, "/errors/io") > 0);
+    assert_eq!(number(&document, "/requests/answered"), 1);
+}
+
+#[test]
+fn replays_are_counted() {
+    let (address, _log) = server(|_, _| {
+        let header = "Idempotency-Replayed: true\r\n";
+        (http("200 OK", header, "{}"), After::Keep)
+    });
+    let (_, document) = run(address, "--users 1");
+    assert_eq!(
+        number(&document, "/requests/replayed"),
+        number(&document, "/requests/answered")
+    );
+}
+
+#[test]
+fn exit_codes_tell_bad_arguments_from_a_failed_run() {
+    assert_eq!(loadtest("run --users 0").status.code(), Some(64));
+    assert_eq!(loadtest("").status.code(), Some(64));
+    let remote = loadtest("run --host http://192.0.2.1:1");
+    assert_eq!(remote.status.code(), Some(64));
+    assert_eq!(loadtest("run --help").status.code(), Some(0));
+
+    // A port that was free a moment ago.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let refused = loadtest(&format!("run --quiet --host http://{address}"));
+    assert_eq!(refused.status.code(), Some(1));
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(message.contains("cannot reach"), "{message}");
+
+    let (address, _log) = server(|_, _| (http("404 Not Found", "", "{}"), After::Keep));
+    let (code, document) = run(address, "--users 1");
+    assert_eq!(code, Some(1), "nothing succeeded: {document}");
+}
