@@ -5,7 +5,9 @@
 //! uses nothing.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod admission;
+pub mod app;
 pub mod batch;
 pub mod cache;
 pub mod client;
@@ -13,9 +15,8 @@ pub mod clock;
 pub mod config;
 pub mod dev;
 pub mod domain;
-pub mod lock_queue;
 pub mod http;
+pub mod lock_queue;
 pub mod store;
-pub mod admin;
 pub mod supervisor;
 pub mod telemetry;

@@ -26,6 +26,8 @@ pub(super) struct Folded {
     /// Of every row in `transfers` and `rejections`: if one of them is stored,
     /// all are.
     pub(super) ids: Vec<Uuid>,
+    /// When it was folded, before COMMIT was sent.
+    pub(super) unix_ms: u64,
     /// Accounts whose balance it changes, as they stand after it.
     pub(super) changed: Vec<Account>,
 }
@@ -105,7 +107,7 @@ pub(super) async fn attempt(
     let folded = if found {
         Folded::default()
     } else {
-        fold_all(&mut fold, tickets, pending.is_some()).await
+        fold_all(&mut fold, tickets, pending.is_some(), unix_ms).await
     };
     let fold_took = start.elapsed().saturating_sub(lock);
     let requests: Vec<&TransferRequest> = tickets
@@ -186,7 +188,12 @@ fn known_keys(keys: &[FoundKey], stored: &HashMap<TransferId, Outcome>) -> HashM
 
 /// Folds the tickets in their order. When an earlier attempt's outcome was
 /// unknown, callers who left have been told so: their work is not begun anew.
-async fn fold_all(fold: &mut Fold<'_>, tickets: &[Ticket], resolving: bool) -> Folded {
+async fn fold_all(
+    fold: &mut Fold<'_>,
+    tickets: &[Ticket],
+    resolving: bool,
+    unix_ms: u64,
+) -> Folded {
     let mut answers = Vec::with_capacity(tickets.len());
     let mut index = 0_usize;
     let mut turn = 0_usize;
@@ -214,6 +221,7 @@ async fn fold_all(fold: &mut Fold<'_>, tickets: &[Ticket], resolving: bool) -> F
     accounts.dedup();
     Folded {
         answers,
+        unix_ms,
         ids: fold
             .transfers
             .iter()

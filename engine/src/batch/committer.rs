@@ -9,13 +9,13 @@ use tokio::sync::Notify;
 
 use super::attempt::{Attempted, Folded, Phases, attempt};
 use super::policy::Policy;
-use super::retry::{Cause, NextStep, judge};
+use super::retry::{Cause, NextStep, Written, judge};
 use super::ticket::{Answer, Failure, Ticket};
 use crate::clock::Clock;
-use crate::domain::Account;
 use crate::domain::id::TransferIds;
+use crate::domain::{Account, DatabaseIdentity};
 use crate::lock_queue::{Batch, Claim, CloseReason, LockQueue, Placed};
-use crate::store::commit::{CommitSession, CommitSettings, DatabaseIdentity, StepError};
+use crate::store::commit::{CommitSession, CommitSettings, StepError};
 
 /// How often an idle committer looks whether more arrives before it starts.
 const GATHER_TURNS_MAX: usize = 16;
@@ -45,11 +45,15 @@ pub trait BatchObserver: std::fmt::Debug + Send + Sync {
     );
     /// A batch committed, with these balances: called after COMMIT returned and
     /// before anyone is answered, so that no later read is older than an answer.
-    fn committed(&self, changed: &[Account]);
+    ///
+    /// `as_of_unix_ms` is a time not after COMMIT was sent.
+    fn committed(&self, identity: DatabaseIdentity, as_of_unix_ms: u64, changed: &[Account]);
     /// How long the parts took, in how many round trips.
     fn timed(&self, lock: Duration, fold: Duration, write: Duration, round_trips: u32);
-    /// An attempt failed.
-    fn failed(&self, cause: Cause);
+    /// An attempt failed; `unknown` if it may have committed all the same.
+    fn failed(&self, cause: Cause, unknown: bool);
+    /// A batch was split to find a row that the database refuses.
+    fn bisected(&self);
     /// What became of a batch whose outcome was unknown.
     fn looked_up(&self, found: bool);
     /// A committer reached a writable database, of this history.
@@ -285,6 +289,7 @@ impl Worker {
         let mut parts = VecDeque::from([batch.members]);
         while let Some(part) = parts.pop_front() {
             if let PartEnd::Split(first, second) = self.commit(part).await {
+                self.shared.observer.bisected();
                 parts.push_front(second);
                 parts.push_front(first);
             }
@@ -364,8 +369,10 @@ impl Worker {
 
     /// What the table says; `None` to try again.
     fn after_failure(&mut self, part: &mut Part, error: &StepError) -> Option<PartEnd> {
-        let (cause, _, step) = judge(error);
-        self.shared.observer.failed(cause);
+        let (cause, written, step) = judge(error);
+        self.shared
+            .observer
+            .failed(cause, written == Written::Unknown);
         let (number, attempts, cause_text) = (self.number, part.attempts, cause.as_str());
         tracing::warn!(
             committer = number,
@@ -404,7 +411,12 @@ impl Worker {
 
     /// After COMMIT: first who reads balances, then who asked.
     fn reply(&self, tickets: &[Ticket], folded: Folded, phases: Phases, round_trips: u32) {
-        self.shared.observer.committed(&folded.changed);
+        if let Some(session) = &self.session {
+            let identity = session.identity();
+            self.shared
+                .observer
+                .committed(identity, folded.unix_ms, &folded.changed);
+        }
         self.shared
             .observer
             .timed(phases.lock, phases.fold, phases.write, round_trips);

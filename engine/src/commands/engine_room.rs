@@ -6,13 +6,14 @@ use super::Failure;
 
 /// Runs an engine until `stop` resolves and everything accepted is answered.
 pub(super) async fn run(
-    _config: &ServeConfig,
-    _stop: impl Future<Output = ()> + Send + 'static,
+    config: &ServeConfig,
+    stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Failure> {
-    Err(Failure::Absent("the HTTP API"))
+    let _log = engine::app::start_log(config).map_err(Failure::Log)?;
+    engine::app::serve(config, stop).await.map_err(Failure::App)
 }
 
 /// The description of the HTTP API.
-pub(super) fn openapi() -> Result<String, Failure> {
-    Err(Failure::Absent("the HTTP API"))
+pub(super) const fn openapi() -> &'static str {
+    engine::http::openapi::document_text()
 }

@@ -46,8 +46,10 @@ pub(crate) enum Failure {
         program: String,
         source: std::io::Error,
     },
-    /// This program was built without a part.
-    Absent(&'static str),
+    /// The log cannot be started.
+    Log(engine::telemetry::logs::LogError),
+    /// The engine did not start, or did not stop in order.
+    App(engine::app::AppError),
 }
 
 impl Failure {
@@ -66,6 +68,10 @@ impl Failure {
             Self::Maintain(source) => source.is_unavailable(),
             Self::Verify(source) => source.is_unavailable(),
             Self::Dev(_) => true,
+            Self::App(source) if source.is_configuration() => {
+                return ExitCode::from(Self::EXIT_CONFIGURATION);
+            }
+            Self::App(source) => source.is_unavailable(),
             Self::Runtime(_)
             | Self::LedgerBroken { .. }
             | Self::Json(_)
@@ -74,7 +80,7 @@ impl Failure {
             | Self::NotReady { .. }
             | Self::EngineEnded
             | Self::EnginePanicked(_)
-            | Self::Absent(_) => false,
+            | Self::Log(_) => false,
         };
         ExitCode::from(if unavailable {
             Self::EXIT_UNAVAILABLE
@@ -104,7 +110,8 @@ impl fmt::Display for Failure {
             Self::EngineEnded => f.write_str("the engine ended before it was asked to"),
             Self::EnginePanicked(source) => write!(f, "the engine failed: {source}"),
             Self::Command { program, source } => write!(f, "run {program}: {source}"),
-            Self::Absent(part) => write!(f, "this program was built without {part}"),
+            Self::Log(source) => source.fmt(f),
+            Self::App(source) => source.fmt(f),
         }
     }
 }
@@ -120,11 +127,12 @@ impl std::error::Error for Failure {
             Self::Dev(source) => Some(source),
             Self::Demo(source) => Some(source),
             Self::EnginePanicked(source) => Some(source),
+            Self::Log(source) => Some(source),
+            Self::App(source) => Some(source),
             Self::LedgerBroken { .. }
             | Self::Unhealthy { .. }
             | Self::NotReady { .. }
-            | Self::EngineEnded
-            | Self::Absent(_) => None,
+            | Self::EngineEnded => None,
         }
     }
 }

@@ -22,8 +22,8 @@ pub struct Balance {
 /// of a promoted standby counts again what the lost one had counted already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DatabaseIdentity {
-    /// `pg_control_system().system_identifier`, as PostgreSQL returns it.
-    pub system_identifier: i64,
-    /// `pg_control_checkpoint().timeline_id`.
-    pub timeline: i32,
+    /// Made by `initdb`; copied by every backup and standby.
+    pub system_identifier: u64,
+    /// Grows by at least one at every promotion and point-in-time recovery.
+    pub timeline: u32,
 }

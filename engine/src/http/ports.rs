@@ -53,6 +53,13 @@ pub trait Ledger: Send + Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Result<ChangeOutcome, Refused>> + Send;
 
+    /// Whether so many transfers would be let in now: asked before a body is
+    /// read, so that a saturated engine spends little on what it refuses.
+    ///
+    /// # Errors
+    /// As the call itself would be refused.
+    fn admits(&self, transfers: usize) -> Result<(), Refused>;
+
     /// Opens accounts, all or none. A repeat that agrees changes nothing.
     fn open_accounts(
         &self,

@@ -195,6 +195,11 @@ impl Problem {
                 "The deadline passed while the request was being committed: it may or may not be \
                  applied. Retry with the same Idempotency-Key: it is applied once, whatever happened.",
             ),
+            Refused::Unstorable => Self::new(
+                code,
+                "The database refuses to store what this request holds. Nothing was done. \
+                 Correct the request; sending it again as it is will not help.",
+            ),
             Refused::Draining => Self::new(
                 code,
                 "The engine is stopping and takes no new requests. Nothing was done. Retry with \
@@ -247,6 +252,7 @@ pub(super) const fn code_of_refused(refused: Refused) -> ErrorCode {
         Refused::DatabaseUnavailable => ErrorCode::DatabaseUnavailable,
         Refused::DeadlineExceeded => ErrorCode::DeadlineExceeded,
         Refused::OutcomeUnknown => ErrorCode::OutcomeUnknown,
+        Refused::Unstorable => ErrorCode::InvalidParameter,
     }
 }
 

@@ -34,7 +34,9 @@ use crate::domain::fold::NewTerms;
 use crate::domain::transfer::{
     NewKey, NewRejection, NewTransfer, Outcome, Receipt, RejectReason, Rejection, TransferRequest,
 };
-use crate::domain::{Account, AccountId, AccountStatus, CommitId, CurrencyId, TransferId};
+use crate::domain::{
+    Account, AccountId, AccountStatus, CommitId, CurrencyId, DatabaseIdentity, TransferId,
+};
 
 /// Name, text and parameter types of every prepared statement.
 const STATEMENTS: &[(&str, &str, &[u32])] = &[
@@ -162,16 +164,6 @@ pub fn session_parameters(
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .to_vec()
-}
-
-/// Which history of the database a session writes to: a promoted or restored
-/// one has another timeline or system identifier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DatabaseIdentity {
-    /// Made by initdb.
-    pub system_identifier: u64,
-    /// Counts promotions.
-    pub timeline: u32,
 }
 
 /// Why a session could not be opened. Nothing was written.

@@ -77,6 +77,11 @@ impl Sessions {
         }
     }
 
+    /// Closes every idle session; the next call opens one anew.
+    pub(super) fn forget(&self) {
+        drop(self.pool.retain(|_, _| false));
+    }
+
     /// Closes the pool: calls that wait, and later ones, are unavailable.
     pub(super) fn close(&self) {
         self.pool.close();

@@ -83,7 +83,7 @@ fn random() -> u64 {
 /// Nobody else's keys.
 fn random_identity() -> DatabaseIdentity {
     DatabaseIdentity {
-        system_identifier: i64::try_from(random() >> 1).unwrap(),
+        system_identifier: random(),
         timeline: 1,
     }
 }

@@ -9,11 +9,11 @@
     reason = "a test that cannot go on fails there; clippy knows only functions marked #[test]"
 )]
 
+mod cache;
 mod commit;
-mod reads;
 mod dev;
+mod reads;
 mod schema;
 mod support;
-mod traps;
-mod cache;
 mod telemetry;
+mod traps;

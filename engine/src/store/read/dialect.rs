@@ -2,16 +2,7 @@
 
 use super::ReadError;
 use super::row::Reading;
-
-/// Which history a database has. Versions of accounts may be compared only
-/// within one: a restored or promoted database can count the same version twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct DatabaseIdentity {
-    /// Made by `initdb`; copied by every backup and standby.
-    pub system_identifier: u64,
-    /// Grows by at least one at every promotion and point-in-time recovery.
-    pub timeline: u32,
-}
+use crate::domain::DatabaseIdentity;
 
 /// A kind of server. The statements of the write path are plain SQL and the
 /// same for all; only the catalog questions here are not.

@@ -28,13 +28,14 @@ use crate::domain::{AccountId, CurrencyId, TransferId};
 
 use super::pool::{Lease, PoolStatus, Sessions, TypedParameters};
 
-pub use dialect::{DatabaseIdentity, Dialect};
+pub use crate::domain::{Balance, DatabaseIdentity};
+pub use dialect::Dialect;
 pub use error::{Corruption, ReadError, TimeoutAt};
 pub use open::{NewAccount, OpenError, Opened};
 pub use query::{
     HistoryError, HistoryPage, HistoryQuery, InvalidPageLimit, ListedStatus, PageLimit,
 };
-pub use row::{AccountRow, Balance, Direction, Record, RejectionRow, Side, TransferRow};
+pub use row::{AccountRow, Direction, Record, RejectionRow, Side, TransferRow};
 pub use settings::ReadSettings;
 
 /// Answers questions from the primary. Cheap to clone.
@@ -71,6 +72,12 @@ impl Reader {
             walk_rows_max: settings.walk_rows_max.max(1),
             currencies: Arc::default(),
         }
+    }
+
+    /// Closes every idle session: they may lead to a server that is the primary
+    /// no more.
+    pub fn forget_sessions(&self) {
+        self.sessions.forget();
     }
 
     /// How busy the pool is.

@@ -12,19 +12,7 @@ use crate::domain::{
 };
 
 use super::ReadError;
-
-/// One account's balance at one version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Balance {
-    /// Whose.
-    pub account_id: AccountId,
-    /// Minor units.
-    pub balance: i64,
-    /// Postings so far.
-    pub version: i64,
-    /// What the minor units are of.
-    pub currency: Currency,
-}
+use crate::domain::Balance;
 
 /// A row of `accounts`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use engine::admission::{Admission, AdmissionSettings};
 use engine::batch::{BatchObserver, BatchSettings, Committers, Policy, retry::Cause};
 use engine::clock::Clock;
+use engine::domain::DatabaseIdentity;
 use engine::domain::currency::Currencies;
 use engine::domain::{
     Account, AccountId, Currency, CurrencyCode, CurrencyId, DecimalAmount, IdempotencyKey,
     TransferRequest,
 };
 use engine::lock_queue::{BatchLimits, CloseReason, LockQueue};
-use engine::store::commit::{CommitSettings, DatabaseIdentity};
+use engine::store::commit::CommitSettings;
 use engine::store::wire::SessionSettings;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -33,9 +34,10 @@ impl BatchObserver for Watch {
     fn taken(&self, _: CloseReason, _: usize, _: usize, _: &mut dyn Iterator<Item = Duration>) {
         self.0.lock().unwrap().batches += 1;
     }
-    fn committed(&self, _: &[Account]) {}
+    fn committed(&self, _: DatabaseIdentity, _: u64, _: &[Account]) {}
     fn timed(&self, _: Duration, _: Duration, _: Duration, _: u32) {}
-    fn failed(&self, cause: Cause) {
+    fn bisected(&self) {}
+    fn failed(&self, cause: Cause, _: bool) {
         self.0.lock().unwrap().failed.push(cause);
     }
     fn looked_up(&self, found: bool) {

@@ -1,0 +1,450 @@
+//! The engine put together: which room is given what, who starts before whom,
+//! and who stops before whom.
+//!
+//! Owns: the order of starting and stopping, and the wiring between rooms.
+//! Never: decides anything a room decides.
+//! Bound: a stop takes `shutdown_grace` at most.
+//! Invariant: nothing is accepted before everything it needs is there, and
+//! whatever was accepted is answered before what it needs is gone.
+
+mod ledger;
+mod observe;
+mod probes;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::admin::{self, Heartbeat, Readiness};
+use crate::admission::{Admission, AdmissionSettings};
+use crate::batch::{BatchSettings, Committers, Policy};
+use crate::cache::{Balances, CacheError};
+use crate::clock::Clock;
+use crate::config::ServeConfig;
+use crate::config::{AccessLog, LogFormat};
+use crate::domain::currency::Currencies;
+use crate::http;
+use crate::lock_queue::{BatchLimits, LockQueue};
+use crate::store::commit::{CommitSettings, session_parameters};
+use crate::store::link::{Link, LinkError};
+use crate::store::migrate::{SchemaError, check_schema};
+use crate::store::read::{ReadError, ReadSettings, Reader};
+use crate::store::wire::SessionSettings;
+use crate::supervisor::Supervisor;
+use crate::telemetry::{self, access_log, exporter, logs, metrics};
+
+use ledger::EngineLedger;
+use observe::{Batches, Requests};
+
+/// Connections the kernel completes before we accept them: a reconnecting fleet.
+const LISTEN_BACKLOG: u32 = 4_096;
+/// Ready transfers that justify a second commit beside one in flight.
+///
+/// Measured with `ops/bench`: below a few hundred, two commits cost more fixed
+/// work than they save waiting.
+const PARALLEL_TRANSFERS_MIN: usize = 512;
+/// First wait after a failed attempt.
+const BACKOFF_MIN: Duration = Duration::from_millis(5);
+/// The server ends a statement at `statement_timeout`; silence for this much
+/// longer means that the server, or the way to it, is gone.
+const SILENCE_MARGIN: Duration = Duration::from_secs(2);
+/// For the last lines of the access log.
+const FLUSH_MAX: Duration = Duration::from_secs(2);
+
+/// Why an engine did not start, or did not stop in order.
+#[derive(Debug)]
+pub enum AppError {
+    /// The database URL, of the form that `config` accepted, does not parse.
+    DatabaseUrl(&'static str),
+    /// An address cannot be listened on.
+    Listen {
+        /// Which setting names it.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The database cannot be reached.
+    Link(LinkError),
+    /// The schema is not this engine's.
+    Schema(SchemaError),
+    /// The database does not answer as it should.
+    Read(ReadError),
+    /// The Redis URL cannot be used.
+    Cache(CacheError),
+    /// The log, the access log or the admin thread cannot be started.
+    Thread(std::io::Error),
+    /// A task failed while serving, or did not end in time.
+    Tasks(Vec<&'static str>),
+}
+
+impl AppError {
+    /// Whether something outside the engine is amiss, rather than its settings.
+    #[must_use]
+    pub const fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Link(_) | Self::Read(_) | Self::Listen { .. } => true,
+            Self::Schema(_) => true,
+            Self::DatabaseUrl(_) | Self::Cache(_) | Self::Thread(_) | Self::Tasks(_) => false,
+        }
+    }
+
+    /// Whether a setting is at fault.
+    #[must_use]
+    pub const fn is_configuration(&self) -> bool {
+        matches!(self, Self::DatabaseUrl(_) | Self::Cache(_))
+    }
+}
+
+impl fmt::Display for AppError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DatabaseUrl(why) => write!(formatter, "--database-url {why}"),
+            Self::Listen {
+                setting,
+                address,
+                source,
+            } => {
+                write!(
+                    formatter,
+                    "{setting} {address}: {source}; choose another address or stop who has it"
+                )
+            }
+            Self::Link(source) => write!(formatter, "--database-url: {source}"),
+            Self::Schema(source) => source.fmt(formatter),
+            Self::Read(source) => write!(formatter, "--database-url: {source}"),
+            Self::Cache(source) => write!(formatter, "--redis-url: {source}"),
+            Self::Thread(source) => write!(formatter, "start a thread: {source}"),
+            Self::Tasks(names) => write!(formatter, "did not end in order: {}", names.join(", ")),
+        }
+    }
+}
+
+impl std::error::Error for AppError {}
+
+/// Serves until `stop` resolves and everything accepted is answered.
+///
+/// # Errors
+/// [`AppError`]; before anything was accepted, or with every caller answered.
+pub async fn serve(
+    config: &ServeConfig,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), AppError> {
+    let engine = Engine::start(config).await?;
+    let mut shutdown = engine.supervisor.shutdown();
+    tokio::select! {
+        () = stop => tracing::info!("stopping: asked to"),
+        () = shutdown.requested() => tracing::error!("stopping: a task failed"),
+    }
+    engine.stop(config.tuning.admission.shutdown_grace).await
+}
+
+#[derive(Debug)]
+struct Engine {
+    supervisor: Supervisor,
+    readiness: Arc<Readiness>,
+    admission: Admission,
+    committers: Committers,
+    balances: Balances,
+    reader: Reader,
+    admin: admin::AdminHandle,
+    requests: Arc<telemetry::Observer>,
+    http_stop: watch::Sender<bool>,
+}
+
+impl Engine {
+    async fn start(config: &ServeConfig) -> Result<Self, AppError> {
+        let clock = Clock::System;
+        let metrics = metrics::get();
+        let supervisor = Supervisor::new();
+        let readiness = Arc::new(Readiness::new(admin::ReadinessSettings::default()));
+        let listener = listen("--listen", config.tuning.network.listen)?;
+        let database = config
+            .database_url
+            .parsed()
+            .map_err(AppError::DatabaseUrl)?;
+        check_database(config).await?;
+        let reader = Reader::connect(&read_settings(config, database.clone()), clock.clone());
+        let currencies = reader.currencies().await.map_err(AppError::Read)?;
+        let balances = Balances::new(&cache_settings(config), clock.clone(), random())
+            .map_err(AppError::Cache)?;
+        for (name, task) in balances.tasks() {
+            supervisor.spawn(name, task);
+        }
+        let batches = Batches::new(
+            metrics,
+            balances.clone(),
+            Arc::clone(&readiness),
+            reader.clone(),
+        );
+        let committers = Committers::new(
+            LockQueue::new(batch_limits(config)),
+            batch_settings(config, database, currencies),
+            Arc::new(batches),
+            clock.clone(),
+        );
+        for task in committers.tasks() {
+            supervisor.spawn("committer", task);
+        }
+        let depth = config.tuning.admission.queue_depth_max;
+        let admission = Admission::new(
+            AdmissionSettings {
+                queue_depth_max: usize::try_from(depth).unwrap_or(usize::MAX),
+            },
+            committers.clone(),
+            clock.clone(),
+        );
+        let requests = Arc::new(observer(config, metrics, clock.clone())?);
+        let ledger = EngineLedger::new(
+            admission.clone(),
+            balances.clone(),
+            reader.clone(),
+            Arc::clone(&readiness),
+        );
+        let edge = Arc::new(http::Edge::new(
+            edge_settings(config),
+            ledger,
+            Requests::new(metrics, Arc::clone(&requests)),
+            clock,
+            random(),
+        ));
+        let heartbeat = Arc::new(Heartbeat::new());
+        let beating = Arc::clone(&heartbeat);
+        supervisor.spawn_loop("heartbeat", async move { beating.run().await });
+        probes::Probes {
+            committers: committers.clone(),
+            admission: admission.clone(),
+            balances: balances.clone(),
+            reader: reader.clone(),
+            readiness: Arc::clone(&readiness),
+            database_url: config.database_url.clone(),
+        }
+        .start(&supervisor, metrics);
+        let admin = start_admin(config, &readiness, heartbeat)?;
+        let (http_stop, http_stopped) = watch::channel(false);
+        let address = listener.local_addr().map_err(AppError::Thread)?;
+        supervisor.spawn("http", http::serve(edge, listener, http_stopped));
+        tracing::info!(%address, admin = %admin.address(), "serving");
+        Ok(Self {
+            supervisor,
+            readiness,
+            admission,
+            committers,
+            balances,
+            reader,
+            admin,
+            requests,
+            http_stop,
+        })
+    }
+
+    /// Not ready, no new connections, requests in flight answered, queue empty,
+    /// sessions closed, logs flushed: in that order.
+    async fn stop(self, grace: Duration) -> Result<(), AppError> {
+        self.readiness.set_draining();
+        self.http_stop.send_replace(true);
+        let http = self.supervisor.clone();
+        let drained = tokio::time::timeout(grace, async move {
+            while http.running().contains(&"http") {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+        if drained.is_err() {
+            tracing::warn!("shutdown grace is over, connections are cut");
+        }
+        self.admission.drain();
+        self.committers.drain();
+        self.balances.close();
+        let finished = self.supervisor.finish(grace).await;
+        self.reader.close();
+        let (access_log, admin) = (self.requests.stop(FLUSH_MAX), self.admin.stop(FLUSH_MAX));
+        tracing::info!(?access_log, ?admin, "stopped");
+        if finished.failed || !finished.ended.is_empty() {
+            return Err(AppError::Tasks(finished.ended));
+        }
+        Ok(())
+    }
+}
+
+fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, AppError> {
+    let open = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(LISTEN_BACKLOG)
+    };
+    open().map_err(|source| AppError::Listen {
+        setting,
+        address,
+        source,
+    })
+}
+
+/// Reachable, the password right, the schema known.
+async fn check_database(config: &ServeConfig) -> Result<(), AppError> {
+    let link = Link::open(config.database_url.expose())
+        .await
+        .map_err(AppError::Link)?;
+    let checked = check_schema(&link.client).await.map_err(AppError::Schema);
+    link.close().await;
+    checked
+}
+
+fn start_admin(
+    config: &ServeConfig,
+    readiness: &Arc<Readiness>,
+    heartbeat: Arc<Heartbeat>,
+) -> Result<admin::AdminHandle, AppError> {
+    let address = config.tuning.network.admin_listen;
+    let listener = std::net::TcpListener::bind(address).map_err(|source| AppError::Listen {
+        setting: "--admin-listen",
+        address,
+        source,
+    })?;
+    let sources = admin::Sources {
+        exporter: exporter::global(),
+        readiness: Arc::clone(readiness),
+        heartbeat,
+    };
+    admin::start(listener, admin::Settings::default(), sources).map_err(AppError::Thread)
+}
+
+fn observer(
+    config: &ServeConfig,
+    metrics: &'static metrics::Metrics,
+    clock: Clock,
+) -> Result<telemetry::Observer, AppError> {
+    let settings = access_log::Settings {
+        mode: match config.tuning.network.access_log {
+            AccessLog::Off => access_log::AccessLogMode::Off,
+            AccessLog::Errors => access_log::AccessLogMode::Errors,
+            AccessLog::All => access_log::AccessLogMode::All,
+        },
+        format: log_format(config),
+        ..access_log::Settings::default()
+    };
+    let log = access_log::AccessLog::start(
+        settings,
+        clock.clone(),
+        Box::new(std::io::stdout()),
+        metrics.engine.access_log_lines.clone(),
+        metrics.engine.access_log_dropped.clone(),
+    )
+    .map_err(AppError::Thread)?;
+    Ok(telemetry::Observer::new(metrics, log, clock))
+}
+
+/// The process's log, as configured; keep the guard until the process ends.
+///
+/// # Errors
+/// [`logs::LogError`], also when a log is there already.
+pub fn start_log(config: &ServeConfig) -> Result<logs::LogGuard, logs::LogError> {
+    let settings = logs::Settings {
+        format: log_format(config),
+        filter: config.tuning.log.log_level.as_str().to_owned(),
+        ..logs::Settings::default()
+    };
+    logs::init(
+        &settings,
+        Clock::System,
+        metrics::get().engine.log_dropped.clone(),
+    )
+}
+
+const fn log_format(config: &ServeConfig) -> access_log::LogFormat {
+    match config.tuning.log.log_format {
+        LogFormat::Text => access_log::LogFormat::Text,
+        LogFormat::Json => access_log::LogFormat::Json,
+    }
+}
+
+fn batch_limits(config: &ServeConfig) -> BatchLimits {
+    let batch = &config.tuning.batch;
+    BatchLimits {
+        transfers_max: usize::try_from(batch.batch_transfers_max).unwrap_or(usize::MAX),
+        accounts_max: usize::try_from(batch.batch_accounts_max).unwrap_or(usize::MAX),
+    }
+}
+
+fn batch_settings(
+    config: &ServeConfig,
+    database: tokio_postgres::Config,
+    currencies: Currencies,
+) -> BatchSettings {
+    let (batch, limits) = (&config.tuning.batch, &config.tuning.database);
+    BatchSettings {
+        policy: Policy {
+            committers: usize::from(batch.committers),
+            parallel_transfers_min: PARALLEL_TRANSFERS_MIN,
+        },
+        attempts_max: batch.commit_attempts_max,
+        backoff_min: BACKOFF_MIN,
+        commit: CommitSettings {
+            session: SessionSettings {
+                config: database,
+                connect_timeout: limits.database_connect_timeout,
+                round_trip_timeout: limits.statement_timeout.saturating_add(SILENCE_MARGIN),
+                parameters: session_parameters(
+                    limits.lock_timeout,
+                    limits.statement_timeout,
+                    limits.idle_in_transaction_timeout,
+                ),
+            },
+            idempotency_retention: config.tuning.admission.idempotency_retention,
+            engine_id: Uuid::from_u64_pair(random(), random()),
+            currencies,
+        },
+    }
+}
+
+fn read_settings(config: &ServeConfig, database: tokio_postgres::Config) -> ReadSettings {
+    let limits = &config.tuning.database;
+    let deadline = config.tuning.admission.request_deadline;
+    let defaults = ReadSettings::new(database);
+    ReadSettings {
+        connections_max: usize::from(limits.database_pool_size),
+        connect_timeout: limits.database_connect_timeout.min(deadline),
+        connection_wait_max: defaults.connection_wait_max.min(deadline),
+        statement_timeout: defaults.statement_timeout.min(deadline),
+        operation_timeout: defaults.operation_timeout.min(deadline),
+        ..defaults
+    }
+}
+
+fn cache_settings(config: &ServeConfig) -> crate::cache::Settings {
+    crate::cache::Settings {
+        url: config.redis_url.as_ref().map(|url| url.expose().to_owned()),
+        ttl: config.tuning.cache.cache_ttl,
+        timeout: config.tuning.cache.cache_timeout,
+        ..crate::cache::Settings::default()
+    }
+}
+
+fn edge_settings(config: &ServeConfig) -> http::Settings {
+    let (network, admission) = (&config.tuning.network, &config.tuning.admission);
+    http::Settings {
+        anonymous_principal: Arc::from(network.anonymous_principal.as_str()),
+        request_deadline: admission.request_deadline,
+        connections_max: usize::try_from(network.connections_max).unwrap_or(usize::MAX),
+        bodies_bytes_max: usize::try_from(admission.body_bytes_in_flight_max).unwrap_or(usize::MAX),
+        ..http::Settings::default()
+    }
+}
+
+/// Tells engines apart; not a secret.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    u64::from_le_bytes(bytes)
+}
