@@ -20,7 +20,9 @@ async fn a_fresh_database_has_this_engines_schema() {
     migrate::check_schema(&link.client).await.unwrap();
 }
 
-/// An index on a changing column, or pages without room, would end this.
+/// An index on a changing column, or pages without room, would end this. Each row
+/// is updated once, which the room on its page allows even when nothing can be
+/// pruned meanwhile (a snapshot anywhere may hold that up).
 #[tokio::test]
 async fn balances_move_without_touching_an_index() {
     let database = support::database().await;
@@ -32,14 +34,14 @@ async fn balances_move_without_touching_an_index() {
         )
         .await
         .unwrap();
-    for round in 1..=20_i32 {
+    for half in [0, 1] {
         let rows = link
             .client
             .execute(
                 "UPDATE accounts SET balance = balance + 1, version = version + 1,
                         head_id = gen_random_uuid(), updated_at = now()
-                  WHERE id % 2 = $1::integer % 2",
-                &[&round],
+                  WHERE id % 2 = $1::integer",
+                &[&half],
             )
             .await
             .unwrap();
@@ -57,12 +59,8 @@ async fn balances_move_without_touching_an_index() {
         )
         .await
         .unwrap();
-    let (updates, hot): (i64, i64) = (row.get(0), row.get(1));
-    assert_eq!(updates, 10_000);
-    assert!(
-        hot * 100 >= updates * 95,
-        "{hot} of {updates} were heap-only"
-    );
+    let (updates, heap_only): (i64, i64) = (row.get(0), row.get(1));
+    assert_eq!((updates, heap_only), (1_000, 1_000));
 }
 
 /// Statements the schema must refuse after the small ledger was written, each with

@@ -225,6 +225,15 @@ async fn the_owning_role_maintains_and_new_partitions_need_no_grant() {
         matches!(refused, Err(maintain::MaintainError::Forbidden(_))),
         "{refused:?}"
     );
+    let refused = migrate::run(
+        &database.url_as("engine_app"),
+        &migrate::Settings::default(),
+    )
+    .await;
+    assert!(
+        matches!(refused, Err(migrate::SchemaError::NotOwner(_))),
+        "{refused:?}"
+    );
     let report = maintain::run(&database.url_as("engine_owner"), &settings)
         .await
         .unwrap();
