@@ -5,3 +5,4 @@ pub mod maintain;
 pub mod migrate;
 pub mod pool;
 pub mod read;
+pub mod verify;
