@@ -52,7 +52,8 @@ async fn a_server_that_falls_silent_costs_one_time_limit_and_the_session() {
     let database = support::database().await;
     let (url, switches) = proxy::start(&database.url).await;
     let mut settings = settings(&url);
-    settings.operation_timeout = Duration::from_millis(300);
+    // Long enough for a busy machine to open a session in.
+    settings.operation_timeout = Duration::from_secs(2);
     let reader = Reader::connect(&settings, Clock::System);
     reader.ping().await.unwrap();
     assert_eq!((reader.status().size, reader.status().available), (1, 1));
@@ -69,7 +70,7 @@ async fn a_server_that_falls_silent_costs_one_time_limit_and_the_session() {
     );
     // Nor does a new session come to be.
     settings.operation_timeout = Duration::from_secs(60);
-    settings.connect_timeout = Duration::from_millis(300);
+    settings.connect_timeout = Duration::from_secs(2);
     let patient = Reader::connect(&settings, Clock::System);
     let error = patient.ping().await.unwrap_err();
     assert!(
@@ -88,7 +89,7 @@ async fn a_full_pool_and_a_held_lock_are_told_apart() {
     let mut settings = settings(&database.url);
     settings.connections_max = 1;
     settings.connection_wait_max = Duration::from_millis(50);
-    settings.lock_timeout = Duration::from_millis(500);
+    settings.lock_timeout = Duration::from_secs(2);
     let reader = Reader::connect(&settings, Clock::System);
     reader.balance(account(1)).await.unwrap();
     link.client
