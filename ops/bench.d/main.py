@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -200,6 +201,9 @@ def main():
         return EXIT_USAGE
     if options.check:
         return 0
+    # Stop the engine under load too: both signals unwind through its `with`.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)
     # Beside the servers' data, so that the fsync probe asks the same disk.
     folder = os.environ.get("BENCH_DIR")
     try:
