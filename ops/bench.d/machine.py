@@ -68,6 +68,15 @@ def describe(folder, repository):
     }
 
 
+def engine_environment():
+    """Settings that reach every engine from the caller's shell; no URLs, no passwords."""
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.startswith("ENGINE_") and "URL" not in name
+    }
+
+
 def postgres(database):
     """Version and every setting that is not the built-in default."""
     hidden = "'^(data_directory|hba_file|ident_file|.*_file|unix_socket.*|port|listen_addresses|lc_.*|.*timezone.*|log_.*|application_name|client_encoding|DateStyle|default_text_search_config|config_file)$'"

@@ -106,6 +106,7 @@ def settings_text(document):
     server = document["postgres"]
     run = document["run"]
     settings = ", ".join(f"{name}={value}" for name, value in sorted(server["settings"].items()))
+    engine = "".join(f", {name}={value}" for name, value in run["engine_environment"].items())
     return (
         f"{host['date']}, commit {host['commit']}\n"
         f"{host['processor']}, {host['cores']} cores, {host['memory_mib']} MiB, {host['system']}, "
@@ -113,7 +114,9 @@ def settings_text(document):
         f"load before {host['load_before']}\n"
         f"PostgreSQL {server['version']}: {settings}\n"
         f"{run['rounds']} rounds of {run['seconds']} s after {run['warm_up']} s, medians; "
-        f"{run['accounts']:,} accounts; loads by pgbench and loadtest on the same machine"
+        f"{run['accounts']:,} accounts; loads by pgbench and loadtest on the same machine\n"
+        f"engine: defaults{engine}; overload: {run['overload_flags']}, "
+        f"{sides.OVERLOAD_USERS:,} connections"
     )
 
 
@@ -163,6 +166,8 @@ def bench(options, work):
             "seconds": options.seconds,
             "warm_up": options.warm_up,
             "accounts": ACCOUNTS,
+            "engine_environment": machine.engine_environment(),
+            "overload_flags": " ".join(sides.OVERLOAD_FLAGS),
         },
     }
     context = sides.Context(
