@@ -226,8 +226,14 @@ impl Servers {
                 None => Ok(()),
             }
         };
+        let socket_dir = self.postgres.socket_dir;
         let (postgres, redis) = tokio::join!(self.postgres.server.stop(), redis);
-        postgres.and(redis)
+        postgres.and(redis)?;
+        if socket_dir.starts_with(&self.directory.runtime) {
+            return Ok(());
+        }
+        // In a shared place because of its short name: nothing of it is needed again.
+        directory::remove_dir(&socket_dir)
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) struct Postgres {
     pub(super) program: PathBuf,
     pub(super) port: u16,
     password: String,
-    socket_dir: PathBuf,
+    pub(super) socket_dir: PathBuf,
 }
 
 impl Postgres {
