@@ -1,39 +1,33 @@
 //! `engine dev`: private servers, and on them the engine, a command, or both.
 //!
 //! Owns: the order of starting and stopping, and what people are told.
-//! Bound: the engine is awaited [`HEALTHY_WAIT`]; a command that was asked to
-//! stop gets [`COMMAND_STOP_WAIT`], then SIGKILL.
+//! Bound: the engine is awaited [`HEALTHY_WAIT`].
 //! Invariant: however it ends short of SIGKILL, the servers are stopped first.
 
-use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitCode, ExitStatus};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use engine::client::Client;
 use engine::config::{DatabaseUrl, DevConfig, DevMode, RedisUrl, ServeConfig};
 use engine::dev::{self, DevSettings, Login, Servers, demo};
 use hyper::StatusCode;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::{Failure, complain, engine_room, prepare_schema, say};
+use super::{Failure, child, complain, engine_room, prepare_schema, say};
 use crate::signals::Signals;
 
 const DATABASE: &str = "engine";
+/// The engine serves with no more rights here than in production.
+const ROLES: &str = include_str!("../../../sql/roles.sql");
+const SERVING_ROLE: &str = "engine_app";
 /// Connecting, warming up, and the cache's first TTL are well within.
 const HEALTHY_WAIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
 /// A chunk of demo accounts is one commit; the rest is slack for a slow disk.
 const DEMO_CALL_WAIT: Duration = Duration::from_secs(30);
-const COMMAND_STOP_WAIT: Duration = Duration::from_secs(30);
-/// Shells add the number of the signal that ended a command.
-const EXIT_SIGNAL_BASE: i32 = 128;
 const ENVIRONMENT_FILE: &str = "env";
 
 /// Runs `engine dev` to its end.
@@ -124,7 +118,7 @@ async fn on_servers(
         signals.next().await;
         return Ok(ExitCode::SUCCESS);
     }
-    run_command(&config.command, &environment, signals).await
+    child::run(&config.command, &environment, signals).await
 }
 
 async fn with_engine(
@@ -138,6 +132,10 @@ async fn with_engine(
         .map_err(Failure::Dev)?;
     let retention = config.tuning.admission.idempotency_retention;
     prepare_schema(&servers.database_url_of(DATABASE), retention).await?;
+    servers
+        .run_sql(DATABASE, ROLES)
+        .await
+        .map_err(Failure::Dev)?;
     let serve = serve_config(config, servers)?;
     let addresses = Addresses {
         api: loopback(serve.tuning.network.listen),
@@ -199,7 +197,7 @@ async fn work_on_engine(
         complain(&"stopping");
         return Ok(ExitCode::SUCCESS);
     }
-    run_command(&config.command, &environment, signals).await
+    child::run(&config.command, &environment, signals).await
 }
 
 /// Waits for the engine, then opens the demo accounts. Returns how many are new.
@@ -237,7 +235,7 @@ fn serve_config(config: &DevConfig, servers: &Servers) -> Result<ServeConfig, Fa
     }
     // The socket: no password in a second place, and no TCP between neighbours.
     let Ok(database_url) = servers
-        .unix_socket_database_url_of(DATABASE)
+        .unix_socket_database_url_of(SERVING_ROLE, DATABASE)
         .parse::<DatabaseUrl>();
     let redis_url = servers.redis_url.as_ref().map(|url| {
         let Ok(url) = url.parse::<RedisUrl>();
@@ -277,7 +275,7 @@ fn environment(
         ("DATABASE_URL", servers.database_url_of(database)),
         (
             "DATABASE_SOCKET_URL",
-            servers.unix_socket_database_url_of(database),
+            servers.unix_socket_database_url_of("postgres", database),
         ),
     ];
     if let Some(url) = &servers.redis_url {
@@ -324,80 +322,4 @@ each opened with {amount}.00 USD from account 0). Paste in another terminal:
 
 Logs: {data}/postgres.log, {data}/redis.log. Ctrl-C stops everything; the data stays."
     ));
-}
-
-async fn run_command(
-    command: &[OsString],
-    environment: &[(&'static str, String)],
-    signals: &mut Signals,
-) -> Result<ExitCode, Failure> {
-    let Some((program, arguments)) = command.split_first() else {
-        return Ok(ExitCode::SUCCESS);
-    };
-    // At a terminal the command shares our process group, so that it can read
-    // keys and gets Ctrl-C itself. Elsewhere it gets a group of its own, so that
-    // a signal to us reaches what it started, too.
-    let reach = if std::io::stdin().is_terminal() {
-        Reach::Command
-    } else {
-        Reach::Group
-    };
-    let mut prepared = Command::new(program);
-    if reach == Reach::Group {
-        prepared.process_group(0);
-    }
-    let mut child = prepared
-        .args(arguments)
-        // What an outer run left in our environment names servers that are not ours.
-        .env_remove("ENGINE_TEST_REDIS_URL")
-        .env_remove("REDIS_URL")
-        .envs(environment.iter().map(|(name, value)| (name, value)))
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|source| Failure::Command {
-            program: program.to_string_lossy().into_owned(),
-            source,
-        })?;
-    let ended = loop {
-        tokio::select! {
-            ended = child.wait() => break ended,
-            signal = signals.next() => {
-                forward(&child, reach, signal);
-                if let Ok(ended) = timeout(COMMAND_STOP_WAIT, child.wait()).await {
-                    break ended;
-                }
-                forward(&child, reach, Signal::KILL);
-            }
-        }
-    };
-    ended.map(exit_code).map_err(|source| Failure::Command {
-        program: program.to_string_lossy().into_owned(),
-        source,
-    })
-}
-
-/// What a forwarded signal goes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reach {
-    Command,
-    Group,
-}
-
-/// A command that has ended meanwhile needs no signal.
-fn forward(child: &Child, reach: Reach, signal: Signal) {
-    let pid = child.id().and_then(|id| i32::try_from(id).ok());
-    if let Some(pid) = pid.and_then(Pid::from_raw) {
-        match reach {
-            Reach::Command => kill_process(pid, signal).ok(),
-            Reach::Group => kill_process_group(pid, signal).ok(),
-        };
-    }
-}
-
-fn exit_code(status: ExitStatus) -> ExitCode {
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| EXIT_SIGNAL_BASE + signal))
-        .and_then(|code| u8::try_from(code).ok());
-    code.map_or(ExitCode::FAILURE, ExitCode::from)
 }

@@ -6,6 +6,7 @@
 //! Invariant: what was asked for goes to standard output, everything else to
 //! standard error; a failure ends with one line that says what to do.
 
+mod child;
 mod dev;
 mod engine_room;
 mod failure;

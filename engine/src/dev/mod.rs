@@ -95,7 +95,7 @@ impl Servers {
         };
         Ok(Self {
             database_url: postgres.url("postgres"),
-            unix_socket_database_url: postgres.socket_url("postgres"),
+            unix_socket_database_url: postgres.socket_url("postgres", "postgres"),
             redis_url: redis.as_ref().map(Redis::url),
             cleaned_up,
             postgres,
@@ -162,16 +162,24 @@ impl Servers {
         postgres::ensure_database(&self.database_url, name).await
     }
 
+    /// Runs statements as the superuser in one of its databases.
+    ///
+    /// # Errors
+    /// [`DevError::Database`] if PostgreSQL refuses.
+    pub async fn run_sql(&self, database: &str, statements: &str) -> Result<(), DevError> {
+        postgres::run_sql(&self.postgres.url(database), statements).await
+    }
+
     /// Address of one of its databases over TCP, as the superuser.
     #[must_use]
     pub fn database_url_of(&self, name: &str) -> String {
         self.postgres.url(name)
     }
 
-    /// Address of one of its databases through the Unix socket.
+    /// Address of one of its databases through the Unix socket, as any role.
     #[must_use]
-    pub fn unix_socket_database_url_of(&self, name: &str) -> String {
-        self.postgres.socket_url(name)
+    pub fn unix_socket_database_url_of(&self, role: &str, name: &str) -> String {
+        self.postgres.socket_url(role, name)
     }
 
     /// PostgreSQL's first process, for tests that stop it.
@@ -218,8 +226,14 @@ impl Servers {
                 None => Ok(()),
             }
         };
+        let socket_dir = self.postgres.socket_dir;
         let (postgres, redis) = tokio::join!(self.postgres.server.stop(), redis);
-        postgres.and(redis)
+        postgres.and(redis)?;
+        if socket_dir.starts_with(&self.directory.runtime) {
+            return Ok(());
+        }
+        // In a shared place because of its short name: nothing of it is needed again.
+        directory::remove_dir(&socket_dir)
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) struct Postgres {
     pub(super) program: PathBuf,
     pub(super) port: u16,
     password: String,
-    socket_dir: PathBuf,
+    pub(super) socket_dir: PathBuf,
 }
 
 impl Postgres {
@@ -57,9 +57,9 @@ impl Postgres {
 
     /// Address through the Unix socket, which only the servers' user and root
     /// can reach; cheaper than TCP.
-    pub(super) fn socket_url(&self, database: &str) -> String {
+    pub(super) fn socket_url(&self, role: &str, database: &str) -> String {
         format!(
-            "postgres://postgres@{}:{}/{database}",
+            "postgres://{role}@{}:{}/{database}",
             percent_encode(self.socket_dir.as_os_str()),
             self.port
         )
@@ -302,20 +302,39 @@ async fn answers(url: &str) -> bool {
 
 /// Makes a database if it is not there yet.
 pub(super) async fn ensure_database(url: &str, database: &str) -> Result<(), DevError> {
+    as_superuser(url, async |client| {
+        let found = client
+            .query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&database])
+            .await?;
+        match found {
+            Some(_) => Ok(()),
+            // Not a parameter: names cannot be. Ours are constants.
+            None => {
+                let statement = format!("CREATE DATABASE \"{database}\"");
+                client.batch_execute(&statement).await
+            }
+        }
+    })
+    .await
+}
+
+/// Runs statements that return nothing of interest.
+pub(super) async fn run_sql(url: &str, statements: &str) -> Result<(), DevError> {
+    as_superuser(url, async |client| client.batch_execute(statements).await).await
+}
+
+async fn as_superuser(
+    url: &str,
+    work: impl AsyncFnOnce(&tokio_postgres::Client) -> Result<(), tokio_postgres::Error>,
+) -> Result<(), DevError> {
     let (client, connection) = tokio_postgres::connect(url, NoTls)
         .await
         .map_err(DevError::Database)?;
     let work = async move {
-        let found = client
-            .query_opt("SELECT 1 FROM pg_database WHERE datname = $1", &[&database])
-            .await?;
-        if found.is_none() {
-            // Not a parameter: names cannot be. Ours are constants.
-            client
-                .batch_execute(&format!("CREATE DATABASE \"{database}\""))
-                .await?;
-        }
-        Ok(())
+        let worked = work(&client).await;
+        // Closes the connection, which ends the other side of the join.
+        drop(client);
+        worked
     };
     let (worked, _closed) = tokio::join!(work, connection);
     worked.map_err(DevError::Database)

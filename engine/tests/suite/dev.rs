@@ -256,6 +256,22 @@ async fn anyone_may_log_in_only_where_that_was_asked_for() {
     servers.stop().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_long_path_moves_only_the_socket_elsewhere_and_back() {
+    let dir = data_dir();
+    let mut settings = settings(&dir.path().join("long, \"odd\" ".repeat(9)));
+    settings.redis = false;
+    let servers = Servers::start(&settings).await.unwrap();
+    let url = servers.unix_socket_database_url.clone();
+    assert_eq!(ask(&url, "SELECT current_user::text").await, "postgres");
+    let socket_dir = ask(&url, "SELECT current_setting('unix_socket_directories')").await;
+    let socket_dir = Path::new(socket_dir.trim_matches('"')).to_owned();
+    assert!(socket_dir.is_dir());
+    assert!(!socket_dir.starts_with(servers.data_dir()));
+    servers.stop().await.unwrap();
+    assert!(!socket_dir.exists());
+}
+
 /// Only root needs another user, and only then can a directory be out of reach.
 #[tokio::test]
 async fn a_data_directory_out_of_reach_moves_the_servers_files_elsewhere() {
