@@ -1,5 +1,7 @@
 -- Proves that a key that stands in two periods (it was used near their boundary)
 -- says the same in both: one request, one answer.
+-- A key may be used anew once its retention, a day at least, is over: two answers
+-- further apart than that are two requests.
 -- Parameters: $1 uuid, lower bound on transfer ids, or null for all. With it: only
 --   keys of which an answer is since.
 -- Rows: none unless broken: the key and both answers.
@@ -9,4 +11,8 @@ SELECT a.key, a.period, a.txn_id, b.period AS other_period, b.txn_id AS other_tx
   FROM idempotency_keys a
   JOIN idempotency_keys b ON b.key = a.key AND b.period > a.period
  WHERE (a.txn_id, a.fingerprint) IS DISTINCT FROM (b.txn_id, b.fingerprint)
+   AND abs(
+           ('x' || translate(left(a.txn_id::text, 13), '-', ''))::bit(48)::bigint
+           - ('x' || translate(left(b.txn_id::text, 13), '-', ''))::bit(48)::bigint
+       ) < 86400000
    AND ($1::uuid IS NULL OR a.txn_id >= $1::uuid OR b.txn_id >= $1::uuid)
