@@ -1,11 +1,9 @@
 -- The partitions of transfers, oldest first, and which can be searched by
 -- account: those with an index on (debit_account_id, id) and one on
 -- (credit_account_id, id).
--- Parameters: none. Rows: one per partition, its name quoted where needed; a
---   null bound is an open one.
+-- Parameters: none. Rows: one per partition; a null bound is an open one.
 -- Locks: none. Plan: catalog look-ups, a handful per partition.
-SELECT i.inhrelid::regclass::text AS name,
-       bounds.text = 'DEFAULT' AS is_default,
+SELECT bounds.text = 'DEFAULT' AS is_default,
        substring(bounds.text FROM 'FROM \(''([0-9a-f-]{36})''\)')::uuid AS low,
        substring(bounds.text FROM 'TO \(''([0-9a-f-]{36})''\)')::uuid AS high,
        (SELECT count(DISTINCT a.attname) = 2

@@ -28,12 +28,12 @@ pub(super) struct Sought {
 }
 
 /// A partition of `transfers`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Partition {
-    /// Quoted by the server.
-    name: String,
     /// Its least id.
     low: Uuid,
+    /// The least id above it.
+    high: Uuid,
     indexed: bool,
 }
 
@@ -63,10 +63,12 @@ pub(super) async fn seek(
     };
     let (run, below) = indexed_run(&partitions, sought.high);
     for partition in run {
+        let high = partition.high.min(sought.high);
+        // Only ids are written into the text, and those have no quotes.
         let sql = include_str!("../../../../sql/queries/read_history_seek.sql")
-            .replace("{partition}", &partition.name);
-        let parameters: super::TypedParameters<'_> =
-            &[(&sought.account_id, Type::INT8), (&sought.high, Type::UUID)];
+            .replace("{low}", &partition.low.to_string())
+            .replace("{high}", &high.to_string());
+        let parameters: super::TypedParameters<'_> = &[(&sought.account_id, Type::INT8)];
         if let Some(found) = lease.row_once(&sql, parameters).await? {
             let id = Reading::new("transfers", &found, sought.account_id).get("id")?;
             return Ok(Some(id));
@@ -88,8 +90,8 @@ fn partition(row: &Row) -> Result<Option<Partition>, ReadError> {
         return Ok(None);
     }
     Ok(Some(Partition {
-        name: reading.get("name")?,
         low: reading.get::<Option<Uuid>>("low")?.unwrap_or(Uuid::nil()),
+        high: reading.get::<Option<Uuid>>("high")?.unwrap_or(Uuid::max()),
         indexed: reading.get("indexed")?,
     }))
 }
@@ -118,23 +120,23 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(indexed: &[bool], high: u128, names: &[&str], below: Below) {
+    fn check(indexed: &[bool], high: u128, lows: &[u128], below: Below) {
         let partitions: Vec<Partition> = (0_u128..)
             .zip(indexed)
             .map(|(index, indexed)| Partition {
-                name: index.to_string(),
                 low: Uuid::from_u128(index * 10),
+                high: Uuid::from_u128(index * 10 + 10),
                 indexed: *indexed,
             })
             .collect();
         let (run, found_below) = indexed_run(&partitions, Uuid::from_u128(high));
-        let run: Vec<&str> = run
+        let run: Vec<u128> = run
             .iter()
-            .map(|partition| partition.name.as_str())
+            .map(|partition| partition.low.as_u128())
             .collect();
         assert_eq!(
             (run.as_slice(), found_below),
-            (names, below),
+            (lows, below),
             "{indexed:?} {high}"
         );
     }
@@ -142,12 +144,12 @@ mod tests {
     #[test]
     fn an_index_is_used_as_far_as_indexed_partitions_reach_unbroken() {
         let unindexed = Below::AnUnindexedPartition;
-        check(&[true, true, true], 25, &["2", "1", "0"], Below::Nothing);
+        check(&[true, true, true], 25, &[20, 10, 0], Below::Nothing);
         check(&[true, true, false], 25, &[], unindexed);
         check(&[true, true, false], 21, &[], unindexed);
-        check(&[true, true, false], 20, &["1", "0"], Below::Nothing);
-        check(&[true, false, true], 25, &["2"], unindexed);
-        check(&[true, false, true], 5, &["0"], Below::Nothing);
+        check(&[true, true, false], 20, &[10, 0], Below::Nothing);
+        check(&[true, false, true], 25, &[20], unindexed);
+        check(&[true, false, true], 5, &[0], Below::Nothing);
         check(&[true], 0, &[], Below::Nothing);
         check(&[], 5, &[], Below::Nothing);
     }

@@ -5,7 +5,8 @@ use engine::domain::account::MinBalance;
 use engine::domain::currency::CurrencyCode;
 use engine::domain::{AccountStatus, Details, InvalidAmount, TransferId};
 use engine::store::read::{
-    Fate, NewAccount, OpenError, Opened, PageLimit, ReadError, Reader, Record,
+    Fate, HistoryPage, HistoryQuery, ListedStatus, NewAccount, OpenError, Opened, PageLimit,
+    ReadError, Reader, Record,
 };
 use rust_decimal::Decimal;
 use uuid::Uuid;
@@ -149,6 +150,36 @@ async fn a_list_of_accounts_is_opened_whole_and_its_repeat_is_identical() {
         reader.open_accounts(&[]).await.unwrap(),
         Opened::Identical(vec![])
     );
+}
+
+#[tokio::test]
+async fn the_engines_role_may_do_all_that_the_reader_does() {
+    let database = support::database().await;
+    let link = database.connect().await;
+    let roles = include_str!("../../../../sql/roles.sql");
+    link.client.batch_execute(roles).await.unwrap();
+    let reader = reader(&database.url_as("engine_app"));
+    let opened = reader.open_accounts(&[new_account(1)]).await.unwrap();
+    assert!(matches!(opened, Opened::Created(_)), "{opened:?}");
+    let opened = reader.open_accounts(&[new_account(1)]).await.unwrap();
+    assert!(matches!(opened, Opened::Identical(_)), "{opened:?}");
+    reader.ping().await.unwrap();
+    reader.identity().await.unwrap();
+    reader.clock_skew().await.unwrap();
+    assert_eq!(reader.fate(Uuid::nil()).await.unwrap(), None);
+    let id = TransferId::from_uuid(Uuid::nil());
+    assert_eq!(reader.transfer(id).await.unwrap(), None);
+    for status in [ListedStatus::Completed, ListedStatus::Rejected] {
+        for account_id in [None, Some(account(1))] {
+            let query = HistoryQuery {
+                account: account_id,
+                status,
+                ..HistoryQuery::default()
+            };
+            let page = reader.history(&query).await.unwrap();
+            assert_eq!(page, HistoryPage::default());
+        }
+    }
 }
 
 #[tokio::test]

@@ -451,6 +451,12 @@ async fn the_distant_past_is_sought_where_partitions_have_the_indexes() {
     let page = reader.history(&query).await.unwrap();
     assert_eq!(page.rows, expected[..10]);
     assert_eq!(list(&reader, &query, "sought").await, expected);
+    // The engine's own role may do all of this, too.
+    let roles = include_str!("../../../../sql/roles.sql");
+    client.batch_execute(roles).await.unwrap();
+    settings.database = database.url_as("engine_app").parse().unwrap();
+    let reader = Reader::connect(&settings, Clock::System);
+    assert_eq!(list(&reader, &query, "engine_app").await, expected);
     // Nothing that old: told at once.
     let older = HistoryQuery {
         until_ms: Some(base),

@@ -258,19 +258,18 @@ async fn the_short_cut_reads_a_few_pages_of_the_indexed_partition() {
         .await
         .unwrap();
     let sql = include_str!("../../../../sql/queries/read_history_seek.sql")
-        .replace("{partition}", &partition);
+        .replace("{high}", &id)
+        .replace("{low}", "00000000-0000-0000-0000-000000000000");
     let client = session(&database).await;
     client
-        .batch_execute(&format!(
-            "PREPARE read_history_seek (bigint, uuid) AS {sql}"
-        ))
+        .batch_execute(&format!("PREPARE read_history_seek (bigint) AS {sql}"))
         .await
         .unwrap();
     let query = Query {
         name: "read_history_seek",
         sql: "",
         // 2 never pays: the index must tell that, too.
-        arguments: "2, '$newest'",
+        arguments: "2",
         pages_max: 10,
         sorts: true,
     };
