@@ -68,7 +68,7 @@ pub(super) async fn answer<L: Ledger, O: Observer>(
             problem.allow = Some(allow);
             Err(unread(problem, &incoming))
         }
-        Found::NotFound => Err(unread(
+        Found::Nothing => Err(unread(
             Problem::new(
                 ErrorCode::NotFound,
                 "There is no such path. Nothing was done. The routes are listed at /docs.",

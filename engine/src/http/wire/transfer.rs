@@ -86,7 +86,7 @@ pub(in crate::http) fn batch(
     let transfers = transfers.ok_or_else(|| field::missing("transfers"))?;
     let count = || field::bad_field("transfers", "it must be a list of 1 to 8192 transfers");
     let items = json::list(transfers, BATCH_TRANSFERS_MAX)
-        .or_else(|_| Err(count()))?
+        .map_err(|_fault| count())?
         .filter(|items| !items.is_empty())
         .ok_or_else(count)?;
     let item = |(index, text)| item(text, principal).map_err(|problem| problem.at(index));
