@@ -21,7 +21,7 @@ use super::code::ErrorCode;
 use super::edge::Edge;
 use super::headers;
 use super::openapi;
-use super::ports::{Ledger, Observer, TransferFacts};
+use super::ports::{Ledger, Observer};
 use super::problem::{Fallible, Problem};
 use super::query;
 use super::respond::{Answer, Kind};
@@ -177,24 +177,6 @@ impl<L: Ledger, O: Observer> Call<'_, L, O> {
     fn key(&self, incoming: &Incoming) -> Fallible<Option<Cow<'_, str>>> {
         headers::idempotency_key(self.parts).map_err(|problem| unread(problem, incoming))
     }
-
-    fn transfer_finished(&self, index: usize, facts: TransferEnd) {
-        self.edge.observer.transfer_finished(&TransferFacts {
-            request_id: self.request_id,
-            index,
-            code: facts.code,
-            txn_id: facts.txn_id,
-            replayed: facts.replayed,
-        });
-    }
-}
-
-/// How one transfer ended, as far as observers care.
-#[derive(Clone, Copy, Debug)]
-struct TransferEnd {
-    code: Option<ErrorCode>,
-    txn_id: Option<crate::domain::TransferId>,
-    replayed: bool,
 }
 
 /// Parses a body where it costs nobody else time.

@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::super::{Edge, Settings, serve};
-use super::fake::{FakeLedger, Watch};
+use super::fake::FakeLedger;
+use super::watch::Watch;
 use crate::clock::Clock;
 
 /// Longer than anything takes; a test that gets here hangs for ever otherwise.

@@ -2,9 +2,12 @@
 //!
 //! The fold is the real one; only storage and concurrency are missing.
 
+mod account_routes;
 mod bad_input;
 mod client;
 mod connections;
 mod fake;
 mod routes;
+mod state;
 mod trouble;
+mod watch;
