@@ -31,8 +31,8 @@ use crate::admission::Refused;
 use crate::domain::AccountId;
 use crate::store::read::{Corruption, ReadError};
 
-/// Bodies beyond this are parsed on the blocking pool: at 300 to 500 MB/s they
-/// would hold an I/O thread for more than a few tenths of a millisecond.
+/// Bodies beyond this (some 600 plain transfers) are parsed on the blocking
+/// pool: no other connection shall wait a millisecond for them.
 const PARSE_INLINE_BYTES_MAX: usize = 64 * 1024;
 
 /// One request, its body not read yet.
