@@ -17,93 +17,11 @@ use deadpool::managed::{
     Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult, TimeoutType, Timeouts,
 };
 use deadpool_postgres::ClientWrapper;
-use tokio_postgres::config::TargetSessionAttrs;
-use tokio_postgres::error::Severity;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{AsyncMessage, Connection, NoTls, Row};
 
-use super::read::{ReadError, TimeoutAt};
-
-/// How reads reach the database, and their limits.
-#[derive(Clone, Debug)]
-pub struct ReadSettings {
-    /// Where. Session options are appended, and only a writable server is
-    /// accepted: a standby would answer with the past.
-    pub database: tokio_postgres::Config,
-    /// Shown in `pg_stat_activity`. Default `engine-read`.
-    pub application_name: String,
-    /// Sessions at most. Default 8: reads are short, and each session costs the
-    /// server some 10 MB; the committers need its processors more.
-    pub connections_max: usize,
-    /// Waiting for a free session. Default 2 s.
-    pub connection_wait_max: Duration,
-    /// Opening a session, sign-in included. Default 3 s.
-    pub connect_timeout: Duration,
-    /// One statement, cut off by the server. Default 5 s.
-    pub statement_timeout: Duration,
-    /// Waiting for a lock in the server. Default 2 s.
-    pub lock_timeout: Duration,
-    /// One call of [`super::read::Reader`], whatever hangs. Default 8 s, below
-    /// the default request deadline of 10 s.
-    pub operation_timeout: Duration,
-    /// Rows of one account's chain that one page of history may step over.
-    /// Default 20,000, about a third of a second.
-    pub walk_rows_max: u32,
-}
-
-impl ReadSettings {
-    /// The defaults, for that database.
-    #[must_use]
-    pub fn new(database: tokio_postgres::Config) -> Self {
-        Self {
-            database,
-            application_name: "engine-read".to_owned(),
-            connections_max: 8,
-            connection_wait_max: Duration::from_secs(2),
-            connect_timeout: Duration::from_secs(3),
-            statement_timeout: Duration::from_secs(5),
-            lock_timeout: Duration::from_secs(2),
-            operation_timeout: Duration::from_secs(8),
-            walk_rows_max: 20_000,
-        }
-    }
-
-    /// The session settings, as a start-up option string.
-    ///
-    /// At start-up and not by `SET`: a pooler in transaction mode would lose a
-    /// `SET`, but refuses unknown start-up options with an error.
-    #[must_use]
-    pub fn session_options(&self) -> String {
-        // Plans are made once per session, perhaps while the tables are empty,
-        // and must be right when they are not: every query here is answered by
-        // an index, nothing else is ever wanted.
-        format!(
-            "-c statement_timeout={} -c lock_timeout={} \
-             -c idle_in_transaction_session_timeout={} \
-             -c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
-             -c enable_bitmapscan=off -c enable_hashjoin=off \
-             -c enable_mergejoin=off -c jit=off",
-            self.statement_timeout.as_millis(),
-            self.lock_timeout.as_millis(),
-            self.operation_timeout.as_millis(),
-        )
-    }
-
-    fn session_config(&self) -> tokio_postgres::Config {
-        let mut config = self.database.clone();
-        let options = config
-            .get_options()
-            .map(|given| format!("{given} {}", self.session_options()))
-            .unwrap_or_else(|| self.session_options());
-        config
-            .options(options)
-            .application_name(&self.application_name)
-            .connect_timeout(self.connect_timeout)
-            .tcp_user_timeout(self.operation_timeout)
-            .target_session_attrs(TargetSessionAttrs::ReadWrite);
-        config
-    }
-}
+use super::read::{ReadError, ReadSettings, TimeoutAt};
 
 /// How busy the pool is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,10 +128,13 @@ impl fmt::Debug for Sessions {
 /// Parameters of a statement.
 pub(super) type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
+/// Parameters with their types, of a statement that is not prepared.
+pub(super) type TypedParameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LeaseState {
     Idle,
-    /// A statement is in flight, or one failed.
+    /// A statement is in flight, or failed and left the session in doubt.
     Busy,
     InTransaction,
 }
@@ -239,11 +160,14 @@ impl Lease {
         after: LeaseState,
         work: impl AsyncFnOnce(&ClientWrapper) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, ReadError> {
+        let before = self.state;
         self.state = LeaseState::Busy;
         let result = work(&self.session().client).await;
-        if result.is_ok() {
-            self.state = after;
-        }
+        self.state = match &result {
+            Ok(_) => after,
+            Err(error) if before == LeaseState::Idle && is_harmless(error) => LeaseState::Idle,
+            Err(_) => LeaseState::Busy,
+        };
         result.map_err(ReadError::from_database)
     }
 
@@ -267,6 +191,19 @@ impl Lease {
         parameters: Parameters<'_>,
     ) -> Result<Option<Row>, ReadError> {
         Ok(self.rows(sql, parameters).await?.pop())
+    }
+
+    /// Runs a statement whose text is made for the occasion and not kept.
+    pub(super) async fn row_once(
+        &mut self,
+        sql: &str,
+        parameters: TypedParameters<'_>,
+    ) -> Result<Option<Row>, ReadError> {
+        self.run(self.state, async |client| {
+            client.query_typed(sql, parameters).await
+        })
+        .await
+        .map(|mut rows| rows.pop())
     }
 
     pub(super) async fn begin(&mut self) -> Result<(), ReadError> {
@@ -327,6 +264,17 @@ impl Drop for Lease {
             drop(Object::take(session));
         }
     }
+}
+
+/// Whether the session is as good as before: the server refused one statement
+/// (a time-out, a lock) and remains. Closing these would answer an overload with
+/// a storm of new connections.
+fn is_harmless(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|refusal| {
+        refusal.parsed_severity() == Some(Severity::Error)
+            // A former primary: connect again, to whichever server is it now.
+            && *refusal.code() != SqlState::READ_ONLY_SQL_TRANSACTION
+    })
 }
 
 /// One connection.

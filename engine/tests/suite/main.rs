@@ -4,3 +4,11 @@
 //! `ENGINE_TEST_DATABASE_URL` (a superuser on the `postgres` database; every
 //! test makes a database of its own) and `ENGINE_TEST_REDIS_URL`.
 #![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails there; clippy knows only functions marked #[test]"
+)]
+
+mod reads;
+mod schema;
+mod support;

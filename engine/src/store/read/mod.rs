@@ -13,8 +13,10 @@ mod dialect;
 mod error;
 mod history;
 mod open;
+mod query;
 mod row;
 mod seek;
+mod settings;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -24,15 +26,16 @@ use crate::clock::Clock;
 use crate::domain::currency::Currencies;
 use crate::domain::{AccountId, CurrencyId, TransferId};
 
-use super::pool::{Lease, PoolStatus, ReadSettings, Sessions};
+use super::pool::{Lease, PoolStatus, Sessions, TypedParameters};
 
 pub use dialect::{DatabaseIdentity, Dialect};
 pub use error::{Corruption, ReadError, TimeoutAt};
-pub use history::{
+pub use open::{NewAccount, OpenError, Opened};
+pub use query::{
     HistoryError, HistoryPage, HistoryQuery, InvalidPageLimit, ListedStatus, PageLimit,
 };
-pub use open::{NewAccount, OpenError, Opened};
 pub use row::{AccountRow, Balance, Direction, Record, RejectionRow, Side, TransferRow};
+pub use settings::ReadSettings;
 
 /// Answers questions from the primary. Cheap to clone.
 #[derive(Clone, Debug)]

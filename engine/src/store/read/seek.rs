@@ -7,73 +7,80 @@
 //! depends on it: which partitions have them is asked of the catalog each time.
 
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::row::Reading;
 use super::{Lease, ReadError};
 
-/// Below this many transfers the walk is quicker than the two look-ups.
+/// Below this many transfers the walk is quicker than the look-ups.
 const VERSION_MIN: i64 = 1_000;
+
+/// What is asked for: the newest transfer of `account_id` below `high`, unless
+/// it is below `low`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sought {
+    pub(super) account_id: i64,
+    /// How many transfers it has.
+    pub(super) version: i64,
+    pub(super) low: Uuid,
+    pub(super) high: Uuid,
+}
 
 /// A partition of `transfers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Partition {
+    /// Its least id.
     low: Uuid,
+    /// The least id above it.
     high: Uuid,
     indexed: bool,
 }
 
-/// Where to look by index.
+/// What lies below a run of indexed partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Reach {
-    low: Uuid,
-    /// No partition lies below.
-    to_the_start: bool,
+enum Below {
+    Nothing,
+    AnUnindexedPartition,
 }
 
-/// The account's newest transfer below `high`, if that can be told quickly and
-/// matters; else `first` as it was. `None`: there is none at or above `low`.
+/// What is sought if that can be told quickly and matters, else `first` as it
+/// was. `None`: there is none.
 pub(super) async fn seek(
     lease: &mut Lease,
-    account_id: i64,
-    version: i64,
+    sought: Sought,
     first: Uuid,
-    low: Uuid,
-    high: Uuid,
 ) -> Result<Option<Uuid>, ReadError> {
-    if version < VERSION_MIN {
+    if first < sought.high || sought.version < VERSION_MIN {
         return Ok(Some(first));
     }
-    let rows = lease
-        .rows(
-            include_str!("../../../../sql/queries/read_history_partitions.sql"),
-            &[],
-        )
-        .await?;
-    let Some(partitions) = rows
-        .iter()
-        .map(partition)
-        .collect::<Result<Option<Vec<_>>, _>>()?
-    else {
+    let sql = include_str!("../../../../sql/queries/read_history_partitions.sql");
+    let rows = lease.rows(sql, &[]).await?;
+    let partitions: Option<Vec<Partition>> =
+        rows.iter().map(partition).collect::<Result<_, _>>()?;
+    let Some(partitions) = partitions else {
         return Ok(Some(first));
     };
-    let Some(reach) = reach(&partitions, high) else {
-        return Ok(Some(first));
-    };
-    let from = reach.low.max(low);
-    let found = lease
-        .row(
-            include_str!("../../../../sql/queries/read_history_seek.sql"),
-            &[&account_id, &high, &from],
-        )
-        .await?;
-    match found {
-        Some(found) => Reading::new("transfers", &found, account_id)
-            .get("id")
-            .map(Some),
-        None if reach.to_the_start || reach.low <= low => Ok(None),
-        None => Ok(Some(first)),
+    let (run, below) = indexed_run(&partitions, sought.high);
+    for partition in run {
+        let high = partition.high.min(sought.high);
+        // Only ids are written into the text, and those have no quotes.
+        let sql = include_str!("../../../../sql/queries/read_history_seek.sql")
+            .replace("{low}", &partition.low.to_string())
+            .replace("{high}", &high.to_string());
+        let parameters: super::TypedParameters<'_> = &[(&sought.account_id, Type::INT8)];
+        if let Some(found) = lease.row_once(&sql, parameters).await? {
+            let id = Reading::new("transfers", &found, sought.account_id).get("id")?;
+            return Ok(Some(id));
+        }
+        if partition.low <= sought.low {
+            return Ok(None);
+        }
     }
+    Ok(match below {
+        Below::Nothing => None,
+        Below::AnUnindexedPartition => Some(first),
+    })
 }
 
 /// `None`: a default partition, which may hold any id.
@@ -89,59 +96,61 @@ fn partition(row: &Row) -> Result<Option<Partition>, ReadError> {
     }))
 }
 
-/// How far below `high` an unbroken run of indexed partitions goes; `None` if
-/// the first one is not indexed. Ascending input.
-fn reach(partitions: &[Partition], high: Uuid) -> Option<Reach> {
-    let below: Vec<&Partition> = partitions
-        .iter()
-        .filter(|partition| partition.low < high)
-        .collect();
-    let run = below
-        .iter()
-        .rev()
+/// Newest first, the partitions that hold ids below `high`, as far down as they
+/// are indexed. Ascending input.
+fn indexed_run(partitions: &[Partition], high: Uuid) -> (Vec<&Partition>, Below) {
+    let newest_first = || {
+        partitions
+            .iter()
+            .rev()
+            .skip_while(|partition| high <= partition.low)
+    };
+    let run: Vec<&Partition> = newest_first()
         .take_while(|partition| partition.indexed)
-        .count();
-    let lowest = below.iter().rev().take(run).next_back()?;
-    Some(Reach {
-        low: lowest.low,
-        to_the_start: run == below.len(),
-    })
+        .collect();
+    let below = match newest_first().nth(run.len()) {
+        None => Below::Nothing,
+        Some(_) => Below::AnUnindexedPartition,
+    };
+    (run, below)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn id(n: u128) -> Uuid {
-        Uuid::from_u128(n)
-    }
-
     #[track_caller]
-    fn check(indexed: &[bool], high: u128, expected: Option<(u128, bool)>) {
+    fn check(indexed: &[bool], high: u128, lows: &[u128], below: Below) {
         let partitions: Vec<Partition> = (0_u128..)
             .zip(indexed)
             .map(|(index, indexed)| Partition {
-                low: id(index * 10),
-                high: id(index * 10 + 10),
+                low: Uuid::from_u128(index * 10),
+                high: Uuid::from_u128(index * 10 + 10),
                 indexed: *indexed,
             })
             .collect();
-        let expected = expected.map(|(low, to_the_start)| Reach {
-            low: id(low),
-            to_the_start,
-        });
-        assert_eq!(reach(&partitions, id(high)), expected, "{indexed:?} {high}");
+        let (run, found_below) = indexed_run(&partitions, Uuid::from_u128(high));
+        let run: Vec<u128> = run
+            .iter()
+            .map(|partition| partition.low.as_u128())
+            .collect();
+        assert_eq!(
+            (run.as_slice(), found_below),
+            (lows, below),
+            "{indexed:?} {high}"
+        );
     }
 
     #[test]
     fn an_index_is_used_as_far_as_indexed_partitions_reach_unbroken() {
-        check(&[true, true, true], 25, Some((0, true)));
-        check(&[true, true, false], 25, None);
-        check(&[true, true, false], 20, Some((0, true)));
-        check(&[true, false, true], 25, Some((20, false)));
-        check(&[true, false, true], 5, Some((0, true)));
-        check(&[false, true, true], 15, Some((10, false)));
-        check(&[true], 0, None);
-        check(&[], 5, None);
+        let unindexed = Below::AnUnindexedPartition;
+        check(&[true, true, true], 25, &[20, 10, 0], Below::Nothing);
+        check(&[true, true, false], 25, &[], unindexed);
+        check(&[true, true, false], 21, &[], unindexed);
+        check(&[true, true, false], 20, &[10, 0], Below::Nothing);
+        check(&[true, false, true], 25, &[20], unindexed);
+        check(&[true, false, true], 5, &[0], Below::Nothing);
+        check(&[true], 0, &[], Below::Nothing);
+        check(&[], 5, &[], Below::Nothing);
     }
 }
