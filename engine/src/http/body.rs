@@ -55,7 +55,7 @@ impl Room {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| {
                 free.checked_sub(bytes)
             })
-            .or_else(|_| Err(Problem::refused(Refused::QueueFull).closing()))?;
+            .map_err(|_free_bytes| Problem::refused(Refused::QueueFull).closing())?;
         self.bytes = self.bytes.saturating_add(bytes);
         Ok(())
     }
@@ -115,7 +115,7 @@ pub(super) async fn read(
             Poll::Ready(read) => read?,
             Poll::Pending => tokio::time::timeout_at(deadline.into(), reading)
                 .await
-                .or_else(|_| Err(too_slow()))??,
+                .map_err(|_elapsed| too_slow())??,
         }
     };
     if std::str::from_utf8(&bytes).is_err() {
@@ -136,7 +136,7 @@ async fn read_all(mut incoming: Incoming, bytes_max: usize, room: &mut Room) -> 
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = incoming.frame().await {
-        let frame = frame.or_else(|_| Err(broken_off()))?;
+        let frame = frame.map_err(|_source| broken_off())?;
         // Trailers say nothing that is asked for here.
         let Ok(data) = frame.into_data() else {
             continue;

@@ -256,7 +256,7 @@ mod tests {
     #[track_caller]
     fn check_object(text: &str, expected: Result<&[(&str, &str)], NotJson>) {
         let found = object(text);
-        let found = found.as_ref().map(|fields| {
+        let found = found.map(|fields| {
             let pair = |field: &Field<'_>| (field.name.to_string(), field.value.to_owned());
             fields.iter().map(pair).collect::<Vec<_>>()
         });
@@ -264,7 +264,7 @@ mod tests {
             let pair = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
             fields.iter().map(pair).collect::<Vec<_>>()
         });
-        assert_eq!(found, expected.as_ref().map(Clone::clone), "{text}");
+        assert_eq!(found, expected, "{text}");
     }
 
     #[test]

@@ -36,6 +36,8 @@ mod tests;
 
 pub use code::ErrorCode;
 pub use edge::{Edge, Settings};
-pub use ports::{BalanceAnswer, Freshness, Ledger, Observer, RequestFacts, TransferFacts};
+pub use ports::{
+    BalanceAnswer, Freshness, Ledger, Observer, RequestFacts, TransferFacts, TransferStatus,
+};
 pub use route::Route;
 pub use server::{serve, serve_stream};

@@ -5,10 +5,10 @@
 //! Never: knows how an answer comes about.
 
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use hyper::StatusCode;
+use hyper::{Method, StatusCode};
 use uuid::Uuid;
 
 use super::code::ErrorCode;
@@ -131,7 +131,13 @@ pub trait Observer: Send + Sync + 'static {
     /// A request was answered, or its client went away first.
     fn finished(&self, facts: &RequestFacts<'_>);
 
-    /// One transfer of a request has its outcome (a batch call has many).
+    /// Whether to be told of the transfers of a batch call one by one: it spares
+    /// the walk over thousands of results.
+    fn wants_transfers(&self) -> bool {
+        false
+    }
+
+    /// One transfer of a batch call has its outcome.
     fn transfer_finished(&self, facts: &TransferFacts<'_>) {
         let _: &TransferFacts<'_> = facts;
     }
@@ -153,7 +159,9 @@ pub struct RequestFacts<'a> {
     /// As echoed; visible ASCII.
     pub request_id: &'a str,
     /// Its address.
-    pub client: IpAddr,
+    pub client: SocketAddr,
+    /// As sent.
+    pub method: &'a Method,
     /// None if there is no such route.
     pub route: Option<Route>,
     /// 499 if the client went away before the answer.
@@ -168,13 +176,26 @@ pub struct RequestFacts<'a> {
     pub replayed: bool,
 }
 
-/// How one transfer ended.
+/// The `status` of one result of a batch call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransferStatus {
+    /// Money moved.
+    Completed,
+    /// Refused.
+    Rejected,
+    /// It got no outcome.
+    Failed,
+}
+
+/// How one transfer of a batch call ended.
 #[derive(Clone, Copy, Debug)]
 pub struct TransferFacts<'a> {
     /// As echoed; visible ASCII.
     pub request_id: &'a str,
-    /// Place in a batch call, from 0.
+    /// Place in the call, from 0.
     pub index: usize,
+    /// As in the answer.
+    pub status: TransferStatus,
     /// None: completed.
     pub code: Option<ErrorCode>,
     /// Of the transfer or its kept rejection.

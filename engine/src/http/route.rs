@@ -161,7 +161,7 @@ pub(super) enum Found<'a> {
     /// A path without that method.
     MethodNotAllowed(&'static str),
     /// No such path.
-    NotFound,
+    Nothing,
 }
 
 /// Looks a path up. HEAD is GET without the body, which the server leaves out.
@@ -171,7 +171,7 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Found<'a> {
         return Found::Route(Route::Transfer, None);
     }
     let Some(path) = path.strip_prefix('/') else {
-        return Found::NotFound;
+        return Found::Nothing;
     };
     for resource in ROUTES {
         if let Some(parameter) = matches(resource.path, path) {
@@ -187,7 +187,7 @@ pub(super) fn find<'a>(method: &Method, path: &'a str) -> Found<'a> {
             };
         }
     }
-    Found::NotFound
+    Found::Nothing
 }
 
 fn matches<'a>(template: &[&str], path: &'a str) -> Option<Option<&'a str>> {
@@ -295,7 +295,7 @@ pub(super) mod tests {
             "/Transaction",
             "//transaction",
         ] {
-            assert_eq!(find(&Method::POST, path), Found::NotFound, "{path}");
+            assert_eq!(find(&Method::POST, path), Found::Nothing, "{path}");
         }
         let put = find(&Method::PUT, "/accounts");
         assert_eq!(put, Found::MethodNotAllowed("GET, HEAD, POST"));

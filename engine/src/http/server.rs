@@ -7,7 +7,7 @@
 //! ends.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -59,12 +59,18 @@ pub async fn serve<L: Ledger, O: Observer>(
         let accepted = tokio::select! {
             biased;
             () = stopped(&mut stop) => break,
-            Some(_) = tasks.join_next() => continue,
-            Some(_) = refusals.join_next() => continue,
+            Some(ended) = tasks.join_next() => {
+                report(ended);
+                continue;
+            }
+            Some(ended) = refusals.join_next() => {
+                report(ended);
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         let (stream, client) = match accepted {
-            Ok((stream, address)) => (stream, address.ip()),
+            Ok(accepted) => accepted,
             Err(error) => {
                 pause_after(&error).await;
                 continue;
@@ -86,8 +92,20 @@ pub async fn serve<L: Ledger, O: Observer>(
     }
     // No new connections: the socket closes, and a balancer turns elsewhere.
     drop(listener);
-    while tasks.join_next().await.is_some() {}
-    while refusals.join_next().await.is_some() {}
+    while let Some(ended) = tasks.join_next().await {
+        report(ended);
+    }
+    while let Some(ended) = refusals.join_next().await {
+        report(ended);
+    }
+}
+
+/// A connection's task fails by a panic only: its client sees a reset, all
+/// others go on, and a person must look.
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task failed");
+    }
 }
 
 /// Serves one connection that was made elsewhere, such as under TLS, for as long
@@ -95,10 +113,9 @@ pub async fn serve<L: Ledger, O: Observer>(
 pub async fn serve_stream<L: Ledger, O: Observer>(
     edge: &Arc<Edge<L, O>>,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    client: Option<IpAddr>,
+    client: SocketAddr,
     stop: watch::Receiver<bool>,
 ) {
-    let client = client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     converse(&builder(), edge, stream, client, stop).await;
 }
 
@@ -122,7 +139,7 @@ async fn converse<L: Ledger, O: Observer>(
     builder: &Builder<TokioExecutor>,
     edge: &Arc<Edge<L, O>>,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    client: IpAddr,
+    client: SocketAddr,
     mut stop: watch::Receiver<bool>,
 ) {
     let activity = Arc::new(Activity::default());

@@ -21,7 +21,7 @@ use super::code::ErrorCode;
 use super::edge::Edge;
 use super::headers;
 use super::openapi;
-use super::ports::{Ledger, Observer, TransferFacts};
+use super::ports::{Ledger, Observer};
 use super::problem::{Fallible, Problem};
 use super::query;
 use super::respond::{Answer, Kind};
@@ -31,8 +31,8 @@ use crate::admission::Refused;
 use crate::domain::AccountId;
 use crate::store::read::{Corruption, ReadError};
 
-/// Bodies beyond this are parsed on the blocking pool: at 300 to 500 MB/s they
-/// would hold an I/O thread for more than a few tenths of a millisecond.
+/// Bodies beyond this (some 600 plain transfers) are parsed on the blocking
+/// pool: no other connection shall wait a millisecond for them.
 const PARSE_INLINE_BYTES_MAX: usize = 64 * 1024;
 
 /// One request, its body not read yet.
@@ -68,7 +68,7 @@ pub(super) async fn answer<L: Ledger, O: Observer>(
             problem.allow = Some(allow);
             Err(unread(problem, &incoming))
         }
-        Found::NotFound => Err(unread(
+        Found::Nothing => Err(unread(
             Problem::new(
                 ErrorCode::NotFound,
                 "There is no such path. Nothing was done. The routes are listed at /docs.",
@@ -177,24 +177,6 @@ impl<L: Ledger, O: Observer> Call<'_, L, O> {
     fn key(&self, incoming: &Incoming) -> Fallible<Option<Cow<'_, str>>> {
         headers::idempotency_key(self.parts).map_err(|problem| unread(problem, incoming))
     }
-
-    fn transfer_finished(&self, index: usize, facts: TransferEnd) {
-        self.edge.observer.transfer_finished(&TransferFacts {
-            request_id: self.request_id,
-            index,
-            code: facts.code,
-            txn_id: facts.txn_id,
-            replayed: facts.replayed,
-        });
-    }
-}
-
-/// How one transfer ended, as far as observers care.
-#[derive(Clone, Copy, Debug)]
-struct TransferEnd {
-    code: Option<ErrorCode>,
-    txn_id: Option<crate::domain::TransferId>,
-    replayed: bool,
 }
 
 /// Parses a body where it costs nobody else time.

@@ -7,12 +7,12 @@ use uuid::Uuid;
 use super::super::body::Body;
 use super::super::code::ErrorCode;
 use super::super::headers;
-use super::super::ports::{Ledger, Observer};
+use super::super::ports::{Ledger, Observer, TransferFacts, TransferStatus};
 use super::super::problem::{Fallible, Problem, code_of_refused};
 use super::super::respond::Answer;
 use super::super::wire::answer;
 use super::super::wire::transfer::{self, Mode, Original, Sender};
-use super::{Call, TransferEnd, parsed, unanswered, unread};
+use super::{Call, parsed, unanswered, unread};
 use crate::admission::Refused;
 use crate::domain::{DecimalAmount, Outcome, TransferId, TransferRequest};
 use crate::store::read::Record;
@@ -41,49 +41,60 @@ async fn moved<L: Ledger, O: Observer>(
     request: TransferRequest,
 ) -> Fallible<Answer> {
     let outcome = call.edge.ledger.transfer(request, call.deadline).await;
-    let (end, answer) = match outcome {
-        Ok(Outcome::Completed { receipt, replayed }) => {
+    match outcome.map_err(Problem::refused)? {
+        Outcome::Completed { receipt, replayed } => {
             let mut completed = Answer::json(StatusCode::OK, answer::receipt(&receipt));
             completed.txn_id = Some(receipt.id);
             completed.replayed = replayed;
-            (end(&outcome), Ok(completed))
+            Ok(completed)
         }
-        Ok(
-            other @ (Outcome::Rejected { .. }
-            | Outcome::KeyReused
-            | Outcome::KeyExpired
-            | Outcome::AccountNotFound(_)
-            | Outcome::InvalidAmount(_)),
-        ) => {
+        other @ (Outcome::Rejected { .. }
+        | Outcome::KeyReused
+        | Outcome::KeyExpired
+        | Outcome::AccountNotFound(_)
+        | Outcome::InvalidAmount(_)) => {
             // A completed outcome has no problem; all others have.
             let unknown = || Problem::refused(Refused::OutcomeUnknown);
-            let problem = Problem::of_outcome(&other).unwrap_or_else(unknown);
-            (end(&outcome), Err(problem))
+            Err(Problem::of_outcome(&other).unwrap_or_else(unknown))
         }
-        Err(refused) => (end(&outcome), Err(Problem::refused(refused))),
-    };
-    call.transfer_finished(0, end);
-    answer
+    }
 }
 
-fn end(result: &Result<Outcome, Refused>) -> TransferEnd {
-    let (code, txn_id, replayed) = match result {
-        Ok(Outcome::Completed { receipt, replayed }) => (None, Some(receipt.id), *replayed),
+/// One result of a batch call, for observers.
+fn facts<'a>(
+    request_id: &'a str,
+    index: usize,
+    result: &Result<Outcome, Refused>,
+) -> TransferFacts<'a> {
+    let rejected = |code| (TransferStatus::Rejected, Some(code), None, false);
+    let (status, code, txn_id, replayed) = match result {
+        Ok(Outcome::Completed { receipt, replayed }) => {
+            (TransferStatus::Completed, None, Some(receipt.id), *replayed)
+        }
         Ok(Outcome::Rejected {
             rejection,
             replayed,
         }) => {
             let code = ErrorCode::of_rejection(rejection.reason);
-            (Some(code), rejection.id, *replayed)
+            (
+                TransferStatus::Rejected,
+                Some(code),
+                rejection.id,
+                *replayed,
+            )
         }
-        Ok(Outcome::KeyReused | Outcome::KeyExpired) => {
-            (Some(ErrorCode::IdempotencyKeyReused), None, false)
+        Ok(Outcome::KeyReused | Outcome::KeyExpired) => rejected(ErrorCode::IdempotencyKeyReused),
+        Ok(Outcome::AccountNotFound(_)) => rejected(ErrorCode::AccountNotFound),
+        Ok(Outcome::InvalidAmount(_)) => rejected(ErrorCode::InvalidAmount),
+        Err(refused) => {
+            let code = code_of_refused(*refused);
+            (TransferStatus::Failed, Some(code), None, false)
         }
-        Ok(Outcome::AccountNotFound(_)) => (Some(ErrorCode::AccountNotFound), None, false),
-        Ok(Outcome::InvalidAmount(_)) => (Some(ErrorCode::InvalidAmount), None, false),
-        Err(refused) => (Some(code_of_refused(*refused)), None, false),
     };
-    TransferEnd {
+    TransferFacts {
+        request_id,
+        index,
+        status,
         code,
         txn_id,
         replayed,
@@ -105,15 +116,17 @@ pub(super) async fn many<L: Ledger, O: Observer>(
         Mode::Atomic => match ledger.group(requests, call.deadline).await {
             Ok(Ok(outcomes)) => Ok(outcomes.into_iter().map(Ok).collect()),
             Ok(Err(failure)) => {
-                call.transfer_finished(failure.index, end(&Ok(failure.outcome)));
                 return Err(Problem::of_group(&failure));
             }
             Err(refused) => Err(refused),
         },
     };
     let results = results.map_err(Problem::refused)?;
-    for (index, result) in results.iter().enumerate() {
-        call.transfer_finished(index, end(result));
+    if call.edge.observer.wants_transfers() {
+        for (index, result) in results.iter().enumerate() {
+            let facts = facts(call.request_id, index, result);
+            call.edge.observer.transfer_finished(&facts);
+        }
     }
     let body = answer::results(results.into_iter());
     Ok(Answer::json(StatusCode::OK, body))

@@ -10,10 +10,12 @@ use crate::admission::Refused;
 use crate::domain::{AccountId, Details, Outcome, Receipt, TransferId};
 use crate::store::read::{AccountRow, Direction, Record, RejectionRow, Side, TransferRow};
 
+/// The longest receipt: two ids of 16 digits, an amount of 19 and a point.
+const RECEIPT_BYTES_MAX: usize = 186;
+
 /// `POST /transaction`, completed.
 pub(in crate::http) fn receipt(receipt: &Receipt) -> Bytes {
-    // The longest of all is 211 bytes: two ids of 16 digits, an amount of 20.
-    let mut out = BytesMut::with_capacity(224);
+    let mut out = BytesMut::with_capacity(RECEIPT_BYTES_MAX);
     out.put_slice(b"{\"txn_id\":");
     put::id(&mut out, receipt.id.uuid());
     out.put_slice(b",\"status\":\"completed\",\"from\":");
@@ -340,4 +342,21 @@ pub(in crate::http) fn health(ready: bool) -> Bytes {
     } else {
         b"{\"status\":\"unavailable\"}"
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_receipt_fits_its_buffer_exactly() {
+        let longest = Receipt {
+            id: TransferId::from_uuid(uuid::Uuid::max()),
+            debit_account_id: AccountId::MAX,
+            credit_account_id: AccountId::MAX,
+            amount_minor: i64::MAX,
+            digits: 2,
+        };
+        assert_eq!(receipt(&longest).len(), RECEIPT_BYTES_MAX);
+    }
 }

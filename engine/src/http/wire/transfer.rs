@@ -86,7 +86,7 @@ pub(in crate::http) fn batch(
     let transfers = transfers.ok_or_else(|| field::missing("transfers"))?;
     let count = || field::bad_field("transfers", "it must be a list of 1 to 8192 transfers");
     let items = json::list(transfers, BATCH_TRANSFERS_MAX)
-        .or_else(|_| Err(count()))?
+        .map_err(|_fault| count())?
         .filter(|items| !items.is_empty())
         .ok_or_else(count)?;
     let item = |(index, text)| item(text, principal).map_err(|problem| problem.at(index));
@@ -235,87 +235,49 @@ mod tests {
         );
     }
 
+    #[track_caller]
+    fn check_refused(body: &str, code: ErrorCode, field: Option<&str>) {
+        check(body, Err((code, field)));
+    }
+
     #[test]
-    fn the_form_of_a_transfer_is_checked_field_by_field() {
+    fn a_transfer_is_read_whatever_the_order_of_its_fields() {
         check(r#"{"from":1,"to":2,"amount":100}"#, Ok((1, 2, "100")));
         check(r#"{"amount":"5.00","to":0,"from":9}"#, Ok((9, 0, "5")));
         check(r#"{"from":1,"to":2,"amount":1e2}"#, Ok((1, 2, "100")));
         check(r#"{"\u0066rom":1,"to":2,"amount":1}"#, Ok((1, 2, "1")));
+    }
+
+    #[test]
+    fn an_amount_is_a_positive_number_or_a_string_of_one() {
         let amount = |text: &str| format!(r#"{{"from":1,"to":2,"amount":{text}}}"#);
-        for text in [
-            "0",
-            "-1",
-            "-0",
-            "1E400",
-            "\"+1\"",
-            "\"01\"",
-            "\"\"",
-            "\" 1\"",
-            "null",
-            "[1]",
-            "true",
-            "\"NaN\"",
-            "\"1\\u0000\"",
-        ] {
-            check(
-                &amount(text),
-                Err((ErrorCode::InvalidAmount, Some("amount"))),
-            );
+        let texts = "0 -1 -0 1E400 null [1] true \"+1\" \"01\" \"\" \"1_0\" \"NaN\" \"1\\u0000\"";
+        for text in texts.split(' ') {
+            check_refused(&amount(text), ErrorCode::InvalidAmount, Some("amount"));
         }
+        check_refused(&amount("\" 1\""), ErrorCode::InvalidAmount, Some("amount"));
         for text in ["00", "+1", "NaN", "Infinity", "1.", ".5", "0x1"] {
-            check(&amount(text), Err((ErrorCode::InvalidJson, None)));
+            check_refused(&amount(text), ErrorCode::InvalidJson, None);
         }
-        for (body, code, field) in [
-            (
-                r#"{"to":2,"amount":1}"#,
-                ErrorCode::InvalidAccount,
-                Some("from"),
-            ),
-            (
-                r#"{"from":1,"amount":1}"#,
-                ErrorCode::InvalidAccount,
-                Some("to"),
-            ),
-            (
-                r#"{"from":1,"to":2}"#,
-                ErrorCode::InvalidAmount,
-                Some("amount"),
-            ),
-            (
-                r#"{"from":"1","to":2,"amount":1}"#,
-                ErrorCode::InvalidAccount,
-                Some("from"),
-            ),
-            (
-                r#"{"from":1,"to":1,"amount":1}"#,
-                ErrorCode::SameAccount,
-                Some("to"),
-            ),
-            (
-                r#"{"from":1,"to":2,"amount":1,"x":1}"#,
-                ErrorCode::UnknownField,
-                Some("x"),
-            ),
-            (
-                r#"{"from":1,"to":2,"amount":1,"idempotency_key":"k"}"#,
-                ErrorCode::UnknownField,
-                Some("idempotency_key"),
-            ),
-            (
-                r#"{"from":1,"from":1,"to":2,"amount":1}"#,
-                ErrorCode::InvalidJson,
-                Some("from"),
-            ),
-            (
-                r#"{"from":1,"\u0066rom":1,"to":2,"amount":1}"#,
-                ErrorCode::InvalidJson,
-                Some("from"),
-            ),
-            ("[]", ErrorCode::InvalidJson, None),
-            ("", ErrorCode::InvalidJson, None),
-        ] {
-            check(body, Err((code, field)));
-        }
+    }
+
+    #[test]
+    fn the_form_of_a_transfer_is_checked_field_by_field() {
+        use ErrorCode::{InvalidAccount, InvalidAmount, InvalidJson, SameAccount, UnknownField};
+        let (from, to) = (Some("from"), Some("to"));
+        check_refused(r#"{"to":2,"amount":1}"#, InvalidAccount, from);
+        check_refused(r#"{"from":1,"amount":1}"#, InvalidAccount, to);
+        check_refused(r#"{"from":"1","to":2,"amount":1}"#, InvalidAccount, from);
+        check_refused(r#"{"from":1,"to":2}"#, InvalidAmount, Some("amount"));
+        check_refused(r#"{"from":1,"to":1,"amount":1}"#, SameAccount, to);
+        let with = |more: &str| format!(r#"{{"from":1,"to":2,"amount":1,{more}}}"#);
+        check_refused(&with(r#""x":1"#), UnknownField, Some("x"));
+        let key = with(r#""idempotency_key":"k""#);
+        check_refused(&key, UnknownField, Some("idempotency_key"));
+        check_refused(&with(r#""from":1"#), InvalidJson, from);
+        check_refused(&with(r#""\u0066rom":1"#), InvalidJson, from);
+        check_refused("[]", InvalidJson, None);
+        check_refused("", InvalidJson, None);
     }
 
     #[test]
