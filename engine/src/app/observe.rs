@@ -3,8 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hyper::StatusCode;
-
 use crate::admin::{Database, Readiness, Writes};
 use crate::batch::BatchObserver;
 use crate::batch::retry::Cause;
@@ -194,22 +192,19 @@ impl http::Observer for Requests {
         });
     }
 
+    fn wants_transfers(&self) -> bool {
+        self.observer.logs_transfers()
+    }
+
     fn transfer_finished(&self, facts: &http::TransferFacts<'_>) {
-        if !self.observer.logs_transfers() {
-            return;
-        }
-        let status = match facts.code.map(http::ErrorCode::status) {
-            None => TransferStatus::Completed,
-            Some(status) if status.is_server_error() => TransferStatus::Failed,
-            Some(StatusCode::UNPROCESSABLE_ENTITY | StatusCode::CONFLICT) => {
-                TransferStatus::Rejected
-            }
-            Some(_) => TransferStatus::Failed,
-        };
         self.observer.transfer(&TransferFacts {
             request_id: RequestId::new(facts.request_id),
             index: u32::try_from(facts.index).unwrap_or(u32::MAX),
-            status,
+            status: match facts.status {
+                http::TransferStatus::Completed => TransferStatus::Completed,
+                http::TransferStatus::Rejected => TransferStatus::Rejected,
+                http::TransferStatus::Failed => TransferStatus::Failed,
+            },
             code: facts.code.map(http::ErrorCode::as_str),
             txn_id: facts.txn_id,
             replayed: facts.replayed,

@@ -103,6 +103,7 @@ impl Probes {
                 SchemaError::Link(_)
                 | SchemaError::Locked { .. }
                 | SchemaError::Forbidden(_)
+                | SchemaError::NotOwner(_)
                 | SchemaError::Failed { .. }
                 | SchemaError::Database(_),
             ) => None,

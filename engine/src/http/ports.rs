@@ -54,7 +54,7 @@ pub trait Ledger: Send + Sync + 'static {
     ) -> impl Future<Output = Result<ChangeOutcome, Refused>> + Send;
 
     /// Whether so many transfers would be let in now: asked before a body is
-    /// read, so that a saturated engine spends little on what it refuses.
+    /// parsed, so that a saturated engine spends little on what it refuses.
     ///
     /// # Errors
     /// As the call itself would be refused.

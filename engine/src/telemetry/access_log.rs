@@ -10,7 +10,7 @@
 //! code; a batch call is one line for the request and one per transfer.
 
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use metrics::Counter;
@@ -118,7 +118,7 @@ pub(super) struct Record {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Subject {
     Request {
-        client: IpAddr,
+        client: SocketAddr,
         method: Method,
         route: Route,
         status: u16,

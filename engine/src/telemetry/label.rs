@@ -277,9 +277,9 @@ labels! {
         Timeout => "timeout",
         /// Class 22, 23 except keys, 54: the batch is bisected.
         DataError => "data_error",
-        /// COMMIT answered with a warning (a cancelled wait for a standby).
         /// The periods of idempotency keys moved on.
         PeriodsMoved => "periods_moved",
+        /// COMMIT answered with a warning (a cancelled wait for a standby).
         CommitWarning => "commit_warning",
         /// COMMIT answered ROLLBACK.
         CommitRolledBack => "commit_rolled_back",

@@ -3,7 +3,7 @@
 //! Owns: the facts of a request, and their way to metrics and access log.
 //! Never: waits or allocates; with the access log off it costs two counters.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::access_log::{AccessLog, Record, RequestId, Subject};
@@ -19,7 +19,7 @@ pub struct RequestFacts {
     /// Echoed or made.
     pub request_id: RequestId,
     /// Who asked.
-    pub client: IpAddr,
+    pub client: SocketAddr,
     /// What was called.
     pub route: Route,
     /// How.

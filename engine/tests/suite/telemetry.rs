@@ -23,7 +23,7 @@ fn exporter() -> &'static Exporter {
 fn facts(status: u16) -> RequestFacts {
     RequestFacts {
         request_id: RequestId::new("0191d6b0-0000-7000-8000-000000000000"),
-        client: Ipv4Addr::LOCALHOST.into(),
+        client: SocketAddr::from((Ipv4Addr::LOCALHOST, 4711)),
         route: Route::Transaction,
         method: Method::Post,
         status,

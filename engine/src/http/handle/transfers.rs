@@ -24,6 +24,9 @@ pub(super) async fn one<L: Ledger, O: Observer>(
 ) -> Fallible<Answer> {
     let key = call.key(&incoming)?;
     let body = call.single_body(incoming).await?;
+    // Before the work of parsing and hashing: a saturated engine must spend
+    // little on what it refuses.
+    call.edge.ledger.admits(1).map_err(Problem::refused)?;
     let request = transfer::single(
         body.text(),
         Sender {

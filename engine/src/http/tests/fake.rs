@@ -107,7 +107,9 @@ impl FakeLedger {
             Trouble::Refused(Refused::DeadlineExceeded) => {
                 Err(ReadError::Timeout(TimeoutAt::Operation))
             }
-            Trouble::Refused(Refused::DatabaseUnavailable | Refused::OutcomeUnknown)
+            Trouble::Refused(
+                Refused::DatabaseUnavailable | Refused::OutcomeUnknown | Refused::Unstorable,
+            )
             | Trouble::ReadsFail => Err(ReadError::Unavailable { source: None }),
             Trouble::NotDurable => Err(ReadError::NotDurable),
             Trouble::Hangs => self.hang().await,
@@ -122,6 +124,10 @@ impl FakeLedger {
 }
 
 impl Ledger for FakeLedger {
+    fn admits(&self, _: usize) -> Result<(), Refused> {
+        Ok(())
+    }
+
     async fn transfer(&self, request: TransferRequest, _: Instant) -> Result<Outcome, Refused> {
         self.commanded().await?;
         Ok(self.state().fold(&[request], false).unwrap()[0])
