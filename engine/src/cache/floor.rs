@@ -1,7 +1,7 @@
 //! Below which version a cached balance is a lie.
 //!
-//! Owns: the versions this engine committed lately, which accounts were read
-//! lately, and which writers' entries may be believed.
+//! Owns: the versions this engine committed or answered lately, which accounts
+//! were read lately, and which writers' entries may be believed.
 //! Never: does I/O, awaits, or reads a clock (time is an argument).
 //! Bound: `accounts_max` versions in three generations and `reads_max` ids in two.
 //! Invariant: once [`Floor::raise`] has returned, no older version of that
@@ -32,6 +32,7 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
+use hashbrown::hash_map::Entry as Slot;
 use hashbrown::{HashMap, HashSet};
 
 use crate::domain::AccountId;
@@ -123,9 +124,7 @@ impl Floor {
         self.rotate_by_time(now);
         let mut lost = false;
         let [newest, ..] = &self.generations;
-        // A third of the bound per generation; at least one, to hold anything.
-        let generation_max = (self.limits.accounts_max / 3).max(1);
-        if newest.versions.len() >= generation_max && !newest.versions.contains_key(&id) {
+        if newest.versions.len() >= self.generation_max() && !newest.versions.contains_key(&id) {
             lost = self.rotate(now);
         }
         let [newest, ..] = &mut self.generations;
@@ -140,6 +139,29 @@ impl Floor {
             None
         };
         Raised { put, lost }
+    }
+
+    /// Remembers a version that is about to be answered, so that a caller who saw
+    /// it is not shown an older one next, whoever committed it. Only into room
+    /// that commits do not need: to them alone more is promised.
+    pub(super) fn saw(&mut self, id: AccountId, version: i64, now: Instant) {
+        self.rotate_by_time(now);
+        let known = |generation: &Generation| generation.versions.get(&id).copied();
+        if self.generations.iter().filter_map(known).max() >= Some(version) {
+            return;
+        }
+        let [newest, ..] = &self.generations;
+        let spare = newest.versions.len() < self.generation_max() / 2;
+        let [newest, ..] = &mut self.generations;
+        match newest.versions.entry(id) {
+            Slot::Occupied(mut slot) => {
+                slot.insert(version);
+            }
+            Slot::Vacant(slot) if spare => {
+                slot.insert(version);
+            }
+            Slot::Vacant(_) => {}
+        }
     }
 
     /// What an entry of that version is worth. `epoch` is the entry's, `None` if
@@ -197,6 +219,11 @@ impl Floor {
         }
         self.history = history;
         self.distrust(loss, now);
+    }
+
+    /// A third of the bound; at least one, to hold anything.
+    fn generation_max(&self) -> usize {
+        (self.limits.accounts_max / 3).max(1)
     }
 
     fn was_read(&self, id: AccountId, now: Instant) -> bool {
@@ -295,6 +322,22 @@ mod tests {
         // Two committers may report in either order.
         floor.raise(id(1), 7, now);
         check(&floor, 7, None, now, Verdict::BelowFloor);
+    }
+
+    #[test]
+    fn what_is_older_than_an_answer_is_not_believed_while_there_is_room() {
+        let (mut floor, now) = settled();
+        floor.saw(id(1), 8, now);
+        floor.saw(id(1), 7, now);
+        check(&floor, 7, None, now, Verdict::BelowFloor);
+        // Half a generation of four; what is known already needs no room.
+        floor.saw(id(2), 5, now);
+        floor.saw(id(3), 5, now);
+        floor.saw(id(1), 9, now);
+        check(&floor, 8, None, now, Verdict::BelowFloor);
+        assert_eq!(floor.judge(id(2), 4, None, now), Verdict::BelowFloor);
+        assert_eq!(floor.judge(id(3), 4, None, now), Verdict::Believed);
+        assert_eq!(floor.epoch, 0);
     }
 
     #[test]
@@ -402,6 +445,8 @@ mod tests {
         Fill(i64),
         /// Another engine's entry of the present version.
         Foreign(i64),
+        /// Answer the present version.
+        Saw(i64),
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -410,6 +455,7 @@ mod tests {
             6 => (0_i64..20).prop_map(Step::Commit),
             2 => (0_i64..20).prop_map(Step::Fill),
             2 => (0_i64..20).prop_map(Step::Foreign),
+            2 => (0_i64..20).prop_map(Step::Saw),
         ];
         prop::collection::vec(step, 0..300)
     }
@@ -439,6 +485,10 @@ mod tests {
                         let version = &mut versions[usize::try_from(account).unwrap()];
                         *version += 1;
                         floor.raise(id(account), *version, now);
+                    }
+                    Step::Saw(account) => {
+                        let version = versions[usize::try_from(account).unwrap()];
+                        floor.saw(id(account), version, now);
                     }
                     Step::Fill(account) | Step::Foreign(account) => entries.push(Stored {
                         account,

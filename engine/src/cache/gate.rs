@@ -69,6 +69,10 @@ impl Gate {
         self.closing.send_replace(true);
     }
 
+    pub(super) fn is_closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+
     /// Returns when [`Self::close`] was called.
     pub(super) async fn closed(&self) {
         let mut closing = self.closing.subscribe();
@@ -126,21 +130,20 @@ impl Gate {
             }
             Err(error) => {
                 self.count(&error);
-                let before = {
+                let change = {
                     let mut breaker = self.breaker();
                     breaker.failed(ticket, error.failure(), self.clock.now());
-                    if breaker.state() == BreakerState::Open {
+                    let state = breaker.state();
+                    if state == BreakerState::Open {
                         self.store.disconnect();
                     }
-                    let state = breaker.state();
                     (self.stats.show(state), state)
                 };
-                match before {
-                    (BreakerState::Closed, BreakerState::Open) => {
-                        self.opened.notify_one();
-                        tracing::warn!(%error, "cache away; balances are read from the database");
-                    }
-                    _ => tracing::debug!(%error, "cache operation failed"),
+                if change == (BreakerState::Closed, BreakerState::Open) {
+                    self.opened.notify_one();
+                    tracing::warn!(%error, "cache away; balances are read from the database");
+                } else {
+                    tracing::debug!(%error, "cache operation failed");
                 }
                 Err(Away)
             }

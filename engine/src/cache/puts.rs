@@ -4,7 +4,8 @@
 //! committed to recently read accounts (write-behind, awaited by nobody).
 //! Never: makes a committer wait for Redis or for a long lock.
 //! Bound: `fills_max` fills and `behind_max` accounts; past them an entry is
-//! dropped and counted. One operation puts at most [`BATCH_MAX`].
+//! dropped and counted. One operation puts every fill that waits and up to
+//! [`BEHIND_BATCH_MAX`] others, so a fill waits for two operations at most.
 //! Invariant: an entry goes only to the keys of the history it was read under.
 
 use std::mem;
@@ -15,14 +16,14 @@ use hashbrown::hash_map::Entry as Slot;
 use tokio::sync::{Notify, oneshot};
 
 use super::entry::Entry;
-use super::gate::{Away, Gate};
+use super::gate::Gate;
 use super::stats::Stats;
 use super::store::Keyspace;
 use crate::domain::AccountId;
 
-/// Entries per call of the script: Redis serves nobody else meanwhile, and 256
-/// take it under a millisecond.
-const BATCH_MAX: usize = 256;
+/// Write-behind entries per call of the script: Redis serves nobody else
+/// meanwhile, and 256 take it under a millisecond.
+const BEHIND_BATCH_MAX: usize = 256;
 
 /// An entry and the database history it belongs to.
 #[derive(Clone, Copy, Debug)]
@@ -122,49 +123,56 @@ impl Puts {
         let _lane = Lane::open(self);
         let mut jobs = Vec::new();
         let mut behind = HashMap::new();
-        loop {
+        let mut backlog: Vec<Put> = Vec::new();
+        while !gate.is_closing() {
             {
                 // Swapped, not copied: a committer never waits for a long list.
                 let mut pending = self.pending();
                 mem::swap(&mut jobs, &mut pending.fills);
-                mem::swap(&mut behind, &mut pending.behind);
+                if backlog.is_empty() {
+                    mem::swap(&mut behind, &mut pending.behind);
+                }
             }
-            jobs.extend(behind.drain().map(|(_, put)| Job { put, done: None }));
+            backlog.extend(behind.drain().map(|(_, put)| put));
+            let rest = backlog.len().saturating_sub(BEHIND_BATCH_MAX);
+            jobs.extend(backlog.drain(rest..).map(|put| Job { put, done: None }));
             if jobs.is_empty() {
                 tokio::select! {
                     () = self.wake.notified() => {}
-                    () = gate.closed() => return,
+                    () = gate.closed() => {}
                 }
                 continue;
             }
             if let Some(keyspace) = keyspace() {
                 self.drop_strangers(&keyspace, &mut jobs);
-                self.put_all(gate, &keyspace, &mut jobs).await;
+                self.put(gate, &keyspace, &mut jobs).await;
             }
-            self.drop_all(&mut jobs);
+            if !jobs.is_empty() {
+                // Redis is away: what waits would only fail as well.
+                jobs.extend(backlog.drain(..).map(|put| Job { put, done: None }));
+                self.drop_all(&mut jobs);
+            }
         }
     }
 
-    /// Puts batch by batch; stops at the first failure, leaving the rest.
-    async fn put_all(&self, gate: &Gate, keyspace: &Keyspace, jobs: &mut Vec<Job>) {
-        while !jobs.is_empty() {
-            let count = jobs.len().min(BATCH_MAX);
-            let (batch, _) = jobs.split_at(count);
-            let entries = batch.iter().map(|job| job.put.entry);
-            let put = gate.store().put_if_newer(keyspace, entries, self.ttl_ms);
-            match gate.run(put).await {
-                Ok(stored) => {
-                    let offered = u64::try_from(count).unwrap_or(u64::MAX);
-                    self.stats.puts.add(stored);
-                    let refused = offered.saturating_sub(stored);
-                    self.stats.stale_puts_refused.add(refused);
-                }
-                Err(Away) => return,
-            }
-            for done in jobs.drain(..count).filter_map(|job| job.done) {
-                // A caller that went away needs no answer.
-                done.send(()).ok();
-            }
+    /// Puts them in one operation; leaves them all if it fails.
+    async fn put(&self, gate: &Gate, keyspace: &Keyspace, jobs: &mut Vec<Job>) {
+        if jobs.is_empty() {
+            return;
+        }
+        let entries = jobs.iter().map(|job| job.put.entry);
+        let put = gate.store().put_if_newer(keyspace, entries, self.ttl_ms);
+        let Ok(stored) = gate.run(put).await else {
+            return;
+        };
+        let offered = u64::try_from(jobs.len()).unwrap_or(u64::MAX);
+        self.stats.puts.add(stored);
+        self.stats
+            .stale_puts_refused
+            .add(offered.saturating_sub(stored));
+        for done in jobs.drain(..).filter_map(|job| job.done) {
+            // A caller that went away needs no answer.
+            done.send(()).ok();
         }
     }
 

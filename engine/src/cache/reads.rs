@@ -72,12 +72,12 @@ impl Reads {
     pub(super) async fn serve(&self, gate: &Gate, keyspace: impl Fn() -> Option<Arc<Keyspace>>) {
         let _lane = Lane::open(self);
         let mut batch = Vec::new();
-        loop {
+        while !gate.is_closing() {
             mem::swap(&mut batch, &mut self.waiting().waiters);
             if batch.is_empty() {
                 tokio::select! {
                     () = self.wake.notified() => {}
-                    () = gate.closed() => return,
+                    () = gate.closed() => {}
                 }
                 continue;
             }

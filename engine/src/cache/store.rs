@@ -133,7 +133,9 @@ impl Store {
         })
     }
 
-    /// A new connection that has answered and knows the script.
+    /// A new connection that reads, writes and knows the script. A Redis that
+    /// refuses one of them (full, a replica, loading, no permission) stays away
+    /// rather than failing every second operation.
     pub(super) async fn connect(&self) -> Result<(), StoreError> {
         let connection = self
             .client
@@ -142,6 +144,14 @@ impl Store {
         let mut connection = connection.map_err(StoreError::Redis)?;
         let loaded = self.script.load_async(&mut connection).await;
         loaded.map_err(StoreError::Redis)?;
+        let probed = redis::pipe()
+            .cmd("SET")
+            .arg(&[PROBE_KEY, "", "PX", "1000"])
+            .cmd("MGET")
+            .arg(PROBE_KEY)
+            .exec_async(&mut connection)
+            .await;
+        probed.map_err(StoreError::Redis)?;
         *self.slot() = Some(connection);
         Ok(())
     }
@@ -228,6 +238,9 @@ impl Store {
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Written at each connect, for a second.
+const PROBE_KEY: &str = "engine:probe";
 
 /// A guess that spares reallocations: keys and entries are 50 to 80 bytes.
 const KEY_BYTES: usize = 80;
