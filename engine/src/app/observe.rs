@@ -74,8 +74,8 @@ impl BatchObserver for Batches {
         }
     }
 
-    fn committed(&self, identity: DatabaseIdentity, as_of_unix_ms: u64, changed: &[Account]) {
-        let balances = changed.iter().map(|account| Balance {
+    fn committed(&self, identity: DatabaseIdentity, as_of_unix_ms: u64, accounts: &[Account]) {
+        let balances = accounts.iter().map(|account| Balance {
             account_id: account.id,
             balance: account.balance,
             version: account.version,

@@ -28,8 +28,9 @@ pub(super) struct Folded {
     pub(super) ids: Vec<Uuid>,
     /// When it was folded, before COMMIT was sent.
     pub(super) unix_ms: u64,
-    /// Accounts whose balance it changes, as they stand after it.
-    pub(super) changed: Vec<Account>,
+    /// Every account it locked, as they stand after it; the unchanged ones too,
+    /// for a replay answers with what another engine may have committed.
+    pub(super) accounts: Vec<Account>,
 }
 
 /// How long the parts of an attempt took.
@@ -212,13 +213,6 @@ async fn fold_all(
             tokio::task::yield_now().await;
         }
     }
-    let mut accounts: Vec<_> = fold
-        .transfers
-        .iter()
-        .flat_map(|transfer| [transfer.debit_account_id, transfer.credit_account_id])
-        .collect();
-    accounts.sort_unstable();
-    accounts.dedup();
     Folded {
         answers,
         unix_ms,
@@ -228,9 +222,6 @@ async fn fold_all(
             .map(|transfer| transfer.id.uuid())
             .chain(fold.rejections.iter().map(|rejection| rejection.id.uuid()))
             .collect(),
-        changed: accounts
-            .iter()
-            .filter_map(|id| fold.accounts().get(id).copied())
-            .collect(),
+        accounts: fold.accounts().values().copied().collect(),
     }
 }

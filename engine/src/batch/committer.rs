@@ -43,11 +43,11 @@ pub trait BatchObserver: std::fmt::Debug + Send + Sync {
         accounts: usize,
         waited: &mut dyn Iterator<Item = Duration>,
     );
-    /// A batch committed, with these balances: called after COMMIT returned and
+    /// A batch committed; its accounts stand so: called after COMMIT returned and
     /// before anyone is answered, so that no later read is older than an answer.
     ///
     /// `as_of_unix_ms` is a time not after COMMIT was sent.
-    fn committed(&self, identity: DatabaseIdentity, as_of_unix_ms: u64, changed: &[Account]);
+    fn committed(&self, identity: DatabaseIdentity, as_of_unix_ms: u64, accounts: &[Account]);
     /// How long the parts took, in how many round trips.
     fn timed(&self, lock: Duration, fold: Duration, write: Duration, round_trips: u32);
     /// An attempt failed; `unknown` if it may have committed all the same.
@@ -415,7 +415,7 @@ impl Worker {
             let identity = session.identity();
             self.shared
                 .observer
-                .committed(identity, folded.unix_ms, &folded.changed);
+                .committed(identity, folded.unix_ms, &folded.accounts);
         }
         self.shared
             .observer
