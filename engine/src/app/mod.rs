@@ -172,11 +172,7 @@ impl Engine {
         check_database(config).await?;
         let reader = Reader::connect(&read_settings(config, database.clone()), clock.clone());
         let currencies = reader.currencies().await.map_err(AppError::Read)?;
-        let balances = Balances::new(&cache_settings(config), clock.clone(), random())
-            .map_err(AppError::Cache)?;
-        for (name, task) in balances.tasks() {
-            supervisor.spawn(name, task);
-        }
+        let balances = start_cache(config, &supervisor)?;
         let batches = Batches::new(
             metrics,
             balances.clone(),
@@ -213,6 +209,7 @@ impl Engine {
             database_url: config.database_url.clone(),
         }
         .start(&supervisor, metrics);
+        publish_bodies(&edge);
         let admin = start_admin(config, &readiness, &supervisor)?;
         let (http_stop, http_stopped) = watch::channel(false);
         let address = listener.local_addr().map_err(AppError::Thread)?;
@@ -261,6 +258,24 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+fn start_cache(config: &ServeConfig, supervisor: &Supervisor) -> Result<Balances, AppError> {
+    let balances =
+        Balances::new(&cache_settings(config), Clock::System, random()).map_err(AppError::Cache)?;
+    for (name, task) in balances.tasks() {
+        supervisor.spawn(name, task);
+    }
+    Ok(balances)
+}
+
+fn publish_bodies(edge: &Arc<http::Edge<EngineLedger, Requests>>) {
+    let edge = Arc::clone(edge);
+    exporter::global().add_probe(Box::new(move |metrics| {
+        let (used, max) = edge.body_bytes();
+        metrics.requests.body_bytes.set(metrics::number(used));
+        metrics.requests.body_bytes_max.set(metrics::number(max));
+    }));
 }
 
 fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, AppError> {

@@ -164,7 +164,10 @@ impl Probes {
         let (used, max) = self.admission.permits();
         metrics.admission.permits.set(number(used));
         metrics.admission.permits_max.set(number(max));
-        metrics.admission.queue_depth.set(number(used));
+        metrics
+            .admission
+            .queue_depth
+            .set(number(self.committers.waiting()));
         metrics.admission.queue_depth_max.set(number(max));
         metrics
             .batch

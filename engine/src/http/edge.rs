@@ -101,6 +101,12 @@ impl<L: Ledger, O: Observer> Edge<L, O> {
         }
     }
 
+    /// Bytes of bodies in memory now, and how many there may be.
+    pub fn body_bytes(&self) -> (usize, usize) {
+        let most = self.settings.bodies_bytes_max;
+        (most.saturating_sub(self.budget.free_bytes()), most)
+    }
+
     pub(super) fn manners(&self) -> Manners {
         Manners {
             ids: Arc::clone(&self.ids),
