@@ -262,6 +262,8 @@ impl Engine {
         self.admission.drain();
         self.committers.drain();
         self.balances.close();
+        // Heartbeat and probes run until told; they hold nothing worth finishing.
+        self.supervisor.stop();
         let finished = self.supervisor.finish(grace).await;
         self.reader.close();
         let (access_log, admin) = (self.requests.stop(FLUSH_MAX), self.admin.stop(FLUSH_MAX));
