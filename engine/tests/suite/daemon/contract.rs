@@ -32,7 +32,11 @@ async fn the_four_calls_answer_to_the_byte() {
     daemon.open(2, 0).await;
     let mut rows = Vec::new();
     for (path, body, amount) in [
-        ("/transaction", r#"{"from":0,"to":1,"amount":500}"#, "500.00"),
+        (
+            "/transaction",
+            r#"{"from":0,"to":1,"amount":500}"#,
+            "500.00",
+        ),
         (
             "/process_transaction",
             r#" { "to" : 2 , "amount" : "1e2", "from" : 0, "currency":"USD" } "#,
@@ -253,7 +257,9 @@ async fn a_transfer_is_taken_back_at_most_once() {
     second.expect_problem(409, "already_reversed", &["account_id"]);
     let kept = daemon.post_keyed(&target, "other", "{}").await;
     let kept = kept.expect_problem(409, "already_reversed", &["account_id", "txn_id"]);
-    let shown = daemon.get(&format!("/transactions/{}", text(&kept, "txn_id"))).await;
+    let shown = daemon
+        .get(&format!("/transactions/{}", text(&kept, "txn_id")))
+        .await;
     assert_eq!(shown.json()["status"], "rejected");
     let shown = daemon.get(&format!("/transactions/{reversal}")).await;
     shown.expect(
@@ -270,7 +276,8 @@ async fn a_transfer_is_taken_back_at_most_once() {
 async fn accounts_are_opened_changed_and_closed() {
     let database = ledger().await;
     let daemon = Daemon::start(&database, &[]).await;
-    let body = r#"{"account_id":7,"currency":"KWD","min_balance":-1.5,"name":"Till \"A\"","owner":"o"}"#;
+    let body =
+        r#"{"account_id":7,"currency":"KWD","min_balance":-1.5,"name":"Till \"A\"","owner":"o"}"#;
     let reply = daemon.post("/accounts", body).await;
     let at = text(&reply.json(), "created_at");
     let expected = |balance: &str, version: u32| {
@@ -320,7 +327,10 @@ async fn accounts_are_opened_changed_and_closed() {
     );
     let rest = daemon.get(&next).await;
     assert_eq!(rest.json()[0]["account_id"], 9);
-    assert_eq!((rest.header("link"), rest.header("x-next-cursor")), (None, None));
+    assert_eq!(
+        (rest.header("link"), rest.header("x-next-cursor")),
+        (None, None)
+    );
     change_and_close(&daemon).await;
     verify(&database).await;
 }
@@ -359,7 +369,9 @@ async fn history_is_paged_by_link_newest_first() {
     let (database, daemon) = engine(2, 0).await;
     let mut made = Vec::new();
     for amount in 1..=5 {
-        let body = format!(r#"{{"from":0,"to":1,"amount":{amount},"reference":"r{amount}","category":"c"}}"#);
+        let body = format!(
+            r#"{{"from":0,"to":1,"amount":{amount},"reference":"r{amount}","category":"c"}}"#
+        );
         made.insert(
             0,
             text(&daemon.post("/transaction", &body).await.json(), "txn_id"),
@@ -393,8 +405,14 @@ async fn history_is_paged_by_link_newest_first() {
         .json();
     assert_eq!(first.as_array().unwrap().len(), 1);
     assert_eq!(first[0]["direction"], "credit");
-    assert_eq!((&first[0]["balance"], &first[0]["version"]), (&json!(6.0), &json!(3)));
-    let whole = daemon.get(&format!("/transactions/{}", made[2])).await.json();
+    assert_eq!(
+        (&first[0]["balance"], &first[0]["version"]),
+        (&json!(6.0), &json!(3))
+    );
+    let whole = daemon
+        .get(&format!("/transactions/{}", made[2]))
+        .await
+        .json();
     assert_eq!(whole["to_balance"], json!(6.0));
     assert_eq!(whole["from_version"], json!(3));
     verify(&database).await;

@@ -64,7 +64,9 @@ const STATUSES: &[(u16, &[&str])] = &[
 
 fn status_of(code: &str) -> u16 {
     let found = STATUSES.iter().find(|(_, codes)| codes.contains(&code));
-    found.unwrap_or_else(|| panic!("{code} is not of the contract")).0
+    found
+        .unwrap_or_else(|| panic!("{code} is not of the contract"))
+        .0
 }
 
 /// The codes seen so far.
@@ -136,8 +138,16 @@ fn of_form() -> Vec<(Request, &'static str, &'static [&'static str])> {
             "unknown_field",
             &["field", "index"],
         ),
-        (get("/transactions?limit=0"), "invalid_parameter", &["field"]),
-        (get("/transactions?limit=1001"), "invalid_parameter", &["field"]),
+        (
+            get("/transactions?limit=0"),
+            "invalid_parameter",
+            &["field"],
+        ),
+        (
+            get("/transactions?limit=1001"),
+            "invalid_parameter",
+            &["field"],
+        ),
         (get("/transactions/1"), "invalid_parameter", &["field"]),
         (get("/transactions?cursor=zz"), "invalid_cursor", &["field"]),
         (pay(good).key("a b"), "invalid_idempotency_key", &[]),
@@ -147,7 +157,11 @@ fn of_form() -> Vec<(Request, &'static str, &'static [&'static str])> {
             &[],
         ),
         (get("/nowhere"), "not_found", &[]),
-        (Request::new("PUT", "/transaction"), "method_not_allowed", &[]),
+        (
+            Request::new("PUT", "/transaction"),
+            "method_not_allowed",
+            &[],
+        ),
         (
             pay(&format!("{good}{}", " ".repeat(16 * 1024))),
             "body_too_large",
@@ -195,7 +209,7 @@ fn of_business(reversed: &str) -> Vec<(Request, &'static str, &'static [&'static
         (
             Request::new("GET", "/transactions/01900000-0000-7000-8000-000000000000"),
             "transaction_not_found",
-            &[],
+            &["txn_id"],
         ),
         (
             post("/accounts", r#"{"account_id":1,"currency":"JPY"}"#),
@@ -344,7 +358,10 @@ async fn when_an_account_is_held(database: &TestDatabase, daemon: &Daemon, seen:
 
 async fn when_the_database_is_away(database: &TestDatabase, daemon: &Daemon, seen: &mut Seen) {
     super::database::shut(database).await;
-    eventually("noticed", async || daemon.get("/health").await.status == 503).await;
+    eventually("noticed", async || {
+        daemon.get("/health").await.status == 503
+    })
+    .await;
     let refused = daemon.call(&Request::new("GET", "/accounts/1")).await;
     seen.check(&refused, "database_unavailable", &[]);
     super::database::reopen(database).await;

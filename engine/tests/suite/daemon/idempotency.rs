@@ -47,7 +47,10 @@ async fn the_same_request_is_compared_by_value_and_done_once() {
     // A key of 255 is one, a key of 256 is not.
     let longest = "k".repeat(255);
     let kept = daemon.post_keyed("/transaction", &longest, PAY).await;
-    is_replay(&daemon.post_keyed("/transaction", &longest, PAY).await, &kept);
+    is_replay(
+        &daemon.post_keyed("/transaction", &longest, PAY).await,
+        &kept,
+    );
     let longer = daemon
         .post_keyed("/transaction", &"k".repeat(256), PAY)
         .await;
@@ -91,7 +94,10 @@ async fn a_refusal_is_answered_again_as_it_was_even_when_it_would_succeed_now() 
         r#"{"from":1,"to":2,"amount":0.001}"#,
         r#"{"from":1,"to":1,"amount":5}"#,
     ] {
-        assert_ne!(daemon.post_keyed("/transaction", "free", body).await.status, 200);
+        assert_ne!(
+            daemon.post_keyed("/transaction", "free", body).await.status,
+            200
+        );
     }
     let free = daemon.post_keyed("/transaction", "free", PAY).await;
     assert_eq!(free.status, 200, "{}", free.body);

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use engine::store::link::Link;
 use tokio::task::JoinSet;
 
-use crate::support::TestDatabase;
 use crate::support::daemon::{Broken, Daemon, Reply, Request, Wire, eventually};
 
 /// What the clients do.
@@ -210,7 +210,7 @@ impl Report {
 
     /// Promises 2 and 3: every acknowledged transfer is stored as answered, every
     /// request asked again has one result, and nothing else is stored.
-    pub(super) async fn check_stored(&self, database: &TestDatabase, engines: &[&Daemon]) {
+    pub(super) async fn check_stored(&self, database_url: &str, engines: &[&Daemon]) {
         let mut expected = HashMap::new();
         let mut wire: Vec<Wire> = Vec::new();
         for engine in engines {
@@ -231,7 +231,7 @@ impl Report {
                 expected.insert(answer["txn_id"].as_str().unwrap().to_owned(), answer);
             }
         }
-        let link = database.connect().await;
+        let link = Link::open(database_url).await.unwrap();
         let rows = link
             .client
             .query(

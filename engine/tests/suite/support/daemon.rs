@@ -31,7 +31,10 @@ pub(crate) struct Lines(Arc<Mutex<Vec<String>>>);
 
 impl Lines {
     pub(crate) fn all(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn push(&self, line: String) {
@@ -208,7 +211,9 @@ impl Daemon {
     pub(crate) async fn open(&self, accounts: u32, amount: u32) {
         let mut list = vec![r#"{"account_id":0,"currency":"USD","min_balance":null}"#.to_owned()];
         list.extend((1..=accounts).map(|id| format!(r#"{{"account_id":{id},"currency":"USD"}}"#)));
-        let opened = self.post("/accounts", &format!("[{}]", list.join(","))).await;
+        let opened = self
+            .post("/accounts", &format!("[{}]", list.join(",")))
+            .await;
         assert_eq!(opened.status, 201, "{}", opened.body);
         if amount == 0 {
             return;
