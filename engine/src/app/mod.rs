@@ -247,6 +247,7 @@ impl Engine {
     /// Not ready, no new connections, requests in flight answered, queue empty,
     /// sessions closed, logs flushed: in that order.
     async fn stop(self, grace: Duration) -> Result<(), AppError> {
+        let started = tokio::time::Instant::now();
         self.readiness.set_draining();
         self.http_stop.send_replace(true);
         let http = self.supervisor.clone();
@@ -262,9 +263,9 @@ impl Engine {
         self.admission.drain();
         self.committers.drain();
         self.balances.close();
-        // Heartbeat and probes run until told; they hold nothing worth finishing.
         self.supervisor.stop();
-        let finished = self.supervisor.finish(grace).await;
+        let left = grace.saturating_sub(started.elapsed()).max(FLUSH_MAX);
+        let finished = self.supervisor.finish(left).await;
         self.reader.close();
         let (access_log, admin) = (self.requests.stop(FLUSH_MAX), self.admin.stop(FLUSH_MAX));
         tracing::info!(?access_log, ?admin, "stopped");

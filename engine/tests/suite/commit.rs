@@ -160,3 +160,34 @@ async fn a_group_happens_together_or_not_at_all() {
     core.stop().await;
     verify(&database).await;
 }
+
+/// Both directions of one round trip exceed the sockets' buffers: whoever only
+/// writes until all is written waits for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_batch_of_distinct_accounts_and_keys_passes() {
+    let database = database().await;
+    let core = Core::start(&database.url, &CoreSettings::default());
+    fund(&database.url, &core, 16_384, "1.00").await;
+    for round in 0..2 {
+        let requests = (1..=8_192_u32)
+            .map(|index| {
+                let debit = i64::from(index);
+                keyed(u128::from(index), transfer(debit, debit + 8_192, "0.50"))
+            })
+            .collect();
+        let outcomes = core
+            .admission
+            .transfers(requests, in_seconds(60))
+            .await
+            .unwrap();
+        for outcome in outcomes {
+            let outcome = outcome.unwrap();
+            assert!(
+                matches!(outcome, Outcome::Completed { replayed, .. } if replayed == (round == 1)),
+                "{round} {outcome:?}"
+            );
+        }
+    }
+    core.stop().await;
+    verify(&database).await;
+}

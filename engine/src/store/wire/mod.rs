@@ -25,11 +25,10 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::backend::{DataRowBody, ErrorFields, Message};
 use postgres_protocol::message::frontend;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use self::stream::Stream;
 
@@ -197,15 +196,33 @@ impl Connection {
         frontend::sync(&mut self.outgoing);
     }
 
-    /// Sends everything queued.
+    /// Sends everything queued, taking in what the server says meanwhile: it
+    /// answers the first statements while later ones are still on their way, and
+    /// if nobody read, both sides would wait for the other's full socket.
     ///
     /// # Errors
-    /// The socket failed, or took nothing within the limit.
+    /// The socket failed, or nothing moved in either direction within the limit.
     pub async fn send(&mut self) -> Result<(), WireError> {
         let limit = self.round_trip_timeout;
-        let sent = tokio::time::timeout(limit, self.stream.write_all(&self.outgoing)).await;
-        self.outgoing.clear();
-        sent.map_err(|_elapsed| WireError::Timeout(limit))??;
+        while !self.outgoing.is_empty() {
+            match self.stream.try_write(&self.outgoing) {
+                Ok(written) => {
+                    self.outgoing.advance(written);
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+            let ready = tokio::time::timeout(limit, self.stream.ready()).await;
+            ready.map_err(|_elapsed| WireError::Timeout(limit))??;
+            self.incoming.reserve(READ_BYTES);
+            match self.stream.try_read_buf(&mut self.incoming) {
+                Ok(0) => return Err(WireError::Io(io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(())
     }
 
@@ -298,7 +315,8 @@ impl Connection {
             }
             self.incoming.reserve(READ_BYTES);
             let limit = self.round_trip_timeout;
-            let read = tokio::time::timeout(limit, self.stream.read_buf(&mut self.incoming)).await;
+            let read = self.stream.read_buf(&mut self.incoming);
+            let read = tokio::time::timeout(limit, read).await;
             if read.map_err(|_elapsed| WireError::Timeout(limit))?? == 0 {
                 return Err(WireError::Io(io::ErrorKind::UnexpectedEof.into()));
             }
