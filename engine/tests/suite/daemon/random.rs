@@ -89,7 +89,7 @@ impl Asked {
         }
         if from == to {
             to = if yen {
-                YEN[(from == 20).into()]
+                YEN[usize::from(from == 20)]
             } else {
                 (from + 1) % DOLLARS
             };
