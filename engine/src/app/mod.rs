@@ -39,7 +39,7 @@ use crate::supervisor::Supervisor;
 use crate::telemetry::{self, access_log, exporter, logs, metrics};
 
 use ledger::EngineLedger;
-use observe::{Batches, Requests};
+use observe::{Batches, History, Requests};
 
 /// Connections the kernel completes before we accept them: a reconnecting fleet.
 const LISTEN_BACKLOG: u32 = 4_096;
@@ -177,11 +177,12 @@ impl Engine {
         for (name, task) in balances.tasks() {
             supervisor.spawn(name, task);
         }
+        let history = Arc::new(History::new(balances.clone(), reader.clone()));
         let batches = Batches::new(
             metrics,
             balances.clone(),
             Arc::clone(&readiness),
-            reader.clone(),
+            Arc::clone(&history),
         );
         let committers = Committers::new(
             LockQueue::new(batch_limits(config)),
@@ -222,6 +223,7 @@ impl Engine {
             admission: admission.clone(),
             balances: balances.clone(),
             reader: reader.clone(),
+            history,
             readiness: Arc::clone(&readiness),
             database_url: config.database_url.clone(),
         }

@@ -21,6 +21,8 @@ use crate::telemetry::label::{
 };
 use crate::telemetry::metrics::{Metrics, flag, number};
 
+use super::observe::History;
+
 /// How often PostgreSQL is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(1);
 /// How often what changes slowly is looked at: schema, partitions, clocks.
@@ -35,6 +37,7 @@ pub(super) struct Probes {
     pub(super) admission: Admission,
     pub(super) balances: Balances,
     pub(super) reader: Reader,
+    pub(super) history: Arc<History>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) database_url: DatabaseUrl,
 }
@@ -62,7 +65,14 @@ impl Probes {
 
     async fn watch_database(&self, metrics: &'static Metrics) {
         loop {
-            let up = self.reader.ping().await.is_ok();
+            // Asked for its history, not only whether it is there: readers follow a
+            // promoted standby by themselves, and the cache must hear of it even
+            // while nobody commits.
+            let identity = self.reader.identity().await.ok();
+            let up = identity.is_some();
+            if let Some(identity) = identity {
+                self.history.is(identity);
+            }
             let writable = self.committers.is_connected();
             self.readiness
                 .set_database(if up { Database::Up } else { Database::Down });
