@@ -215,12 +215,7 @@ impl Engine {
             clock,
             random(),
         ));
-        let bodies = Arc::clone(&edge);
-        exporter::global().add_probe(Box::new(move |metrics| {
-            let (used, max) = bodies.body_bytes();
-            metrics.requests.body_bytes.set(metrics::number(used));
-            metrics.requests.body_bytes_max.set(metrics::number(max));
-        }));
+        probes::watch_bodies(Arc::clone(&edge));
         let heartbeat = Arc::new(Heartbeat::new());
         let beating = Arc::clone(&heartbeat);
         supervisor.spawn_loop("heartbeat", async move { beating.run().await });

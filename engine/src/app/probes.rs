@@ -10,6 +10,7 @@ use crate::admission::Admission;
 use crate::batch::Committers;
 use crate::cache::{Balances, BreakerState};
 use crate::config::DatabaseUrl;
+use crate::http::{Edge, Ledger, Observer};
 use crate::store::link::Link;
 use crate::store::maintain::{PartitionsAhead, partitions_ahead};
 use crate::store::migrate::{SchemaError, check_schema, version};
@@ -40,6 +41,15 @@ pub(super) struct Probes {
     pub(super) history: Arc<History>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) database_url: DatabaseUrl,
+}
+
+/// At each scrape: how much of the budget for bodies is taken.
+pub(super) fn watch_bodies<L: Ledger, O: Observer>(edge: Arc<Edge<L, O>>) {
+    exporter::global().add_probe(Box::new(move |metrics| {
+        let (used, max) = edge.body_bytes();
+        metrics.requests.body_bytes.set(number(used));
+        metrics.requests.body_bytes_max.set(number(max));
+    }));
 }
 
 impl Probes {

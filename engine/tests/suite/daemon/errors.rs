@@ -85,6 +85,9 @@ impl Seen {
     }
 }
 
+/// A request, its code, and the members beside those of every problem.
+type Case = (Request, &'static str, &'static [&'static str]);
+
 fn post(target: &str, body: &str) -> Request {
     Request::new("POST", target).json(body)
 }
@@ -93,10 +96,9 @@ fn pay(body: &str) -> Request {
     post("/transaction", body)
 }
 
-/// Requests whose form is wrong.
-fn of_form() -> Vec<(Request, &'static str, &'static [&'static str])> {
+/// Requests whose body is wrong.
+fn of_body() -> Vec<Case> {
     let get = |target: &str| Request::new("GET", target);
-    let good = r#"{"from":1,"to":2,"amount":1}"#;
     vec![
         (pay("{"), "invalid_json", &[]),
         (
@@ -138,6 +140,14 @@ fn of_form() -> Vec<(Request, &'static str, &'static [&'static str])> {
             "unknown_field",
             &["field", "index"],
         ),
+    ]
+}
+
+/// Requests whose path, query, header or size is wrong.
+fn of_envelope() -> Vec<Case> {
+    let get = |target: &str| Request::new("GET", target);
+    let good = r#"{"from":1,"to":2,"amount":1}"#;
+    vec![
         (
             get("/transactions?limit=0"),
             "invalid_parameter",
@@ -184,7 +194,7 @@ fn of_form() -> Vec<(Request, &'static str, &'static [&'static str])> {
 
 /// Requests that the ledger refuses. Accounts 1 and 2 hold 10 dollars; 3 is
 /// frozen, 4 closed, 5 in yen, 6 takes anything, 9 is absent.
-fn of_business(reversed: &str) -> Vec<(Request, &'static str, &'static [&'static str])> {
+fn of_business(reversed: &str) -> Vec<Case> {
     vec![
         (
             pay(r#"{"from":1,"to":2,"amount":0.001}"#),
@@ -226,6 +236,12 @@ fn of_business(reversed: &str) -> Vec<(Request, &'static str, &'static [&'static
             "already_reversed",
             &["account_id"],
         ),
+    ]
+}
+
+/// Transfers that the fold refuses, of the same accounts.
+fn of_fold() -> Vec<Case> {
+    vec![
         (
             pay(r#"{"from":1,"to":2,"amount":10.01}"#),
             "insufficient_funds",
@@ -290,8 +306,12 @@ async fn every_error_code_has_its_status_type_and_members() {
     let reversal = format!("/transactions/{original}/reversal");
     assert_eq!(daemon.post(&reversal, "{}").await.status, 200);
 
+    let mut cases = of_body();
+    cases.extend(of_envelope());
+    cases.extend(of_business(original));
+    cases.extend(of_fold());
     let mut seen = Seen::default();
-    for (request, code, more) in of_form().into_iter().chain(of_business(original)) {
+    for (request, code, more) in cases {
         seen.check(&daemon.call(&request).await, code, more);
     }
     when_an_account_is_held(&database, &daemon, &mut seen).await;

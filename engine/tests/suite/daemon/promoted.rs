@@ -14,6 +14,9 @@ use super::servers::{Private, passable_dir, verify_at};
 use crate::support::daemon::{Daemon, eventually};
 use crate::support::redis_url;
 
+/// Acknowledged by the primary, never heard of by the standby.
+const LOST: &str = r#"{"from":0,"to":1,"amount":777}"#;
+
 /// A physical standby; killed when dropped.
 struct Standby {
     child: Child,
@@ -133,7 +136,7 @@ async fn warm(daemon: &Daemon, account: u32) {
 async fn a_shorter_history_is_believed_and_the_lost_one_forgotten() {
     let mut primary = Private::start(false, &[]).await;
     let url = primary.ledger().await;
-    let standby = Standby::start(&primary).await;
+    let mut standby = Standby::start(&primary).await;
     let second = standby.url(&url);
     until(&second, "a standby", "SELECT pg_is_in_recovery()::text").await;
 
@@ -165,9 +168,8 @@ async fn a_shorter_history_is_believed_and_the_lost_one_forgotten() {
         "SELECT (count(*) = 0)::text FROM pg_stat_wal_receiver",
     )
     .await;
-    let lost = r#"{"from":0,"to":1,"amount":777}"#;
     assert_eq!(
-        daemon.post_keyed("/transaction", "lost", lost).await.status,
+        daemon.post_keyed("/transaction", "lost", LOST).await.status,
         200
     );
     warm(&daemon, 1).await;
@@ -190,6 +192,14 @@ async fn a_shorter_history_is_believed_and_the_lost_one_forgotten() {
         "{log:?}"
     );
 
+    check_forgotten(&daemon).await;
+    assert_eq!(daemon.stop().await.code, Some(0));
+    verify_at(&second).await;
+    standby.child.kill().await.unwrap();
+    primary.stop().await;
+}
+
+async fn check_forgotten(daemon: &Daemon) {
     // Never the lost value again: not from sessions, not from the cache, not
     // within the TTL that its entry still lives.
     let told = std::time::Instant::now();
@@ -217,20 +227,15 @@ async fn a_shorter_history_is_believed_and_the_lost_one_forgotten() {
             (&"10500".into(), &2.into())
         );
     }
-    warm(&daemon, 1).await;
+    warm(daemon, 1).await;
     assert_eq!(
         daemon.get("/balance/1").await.json()["balance_minor"],
         "10500"
     );
     // What was lost can be done again under its key, once.
-    let again = daemon.post_keyed("/transaction", "lost", lost).await;
+    let again = daemon.post_keyed("/transaction", "lost", LOST).await;
     assert_eq!(
         (again.status, again.header("idempotency-replayed")),
         (200, None)
     );
-    assert_eq!(daemon.stop().await.code, Some(0));
-    verify_at(&second).await;
-    let mut standby = standby;
-    standby.child.kill().await.unwrap();
-    primary.stop().await;
 }
