@@ -53,10 +53,13 @@ pub(super) struct Record {
 struct Notes {
     records: Mutex<HashMap<String, Record>>,
     acknowledged: AtomicUsize,
-    /// Connections that ended within an answer, or were reset with a request on them.
+    /// Connections that had answered before and ended within an answer, or were
+    /// reset with a request on them.
     torn: AtomicUsize,
     /// Connections that ended in order with a request on them.
     closed: AtomicUsize,
+    /// Answers 503 and 504.
+    refused: AtomicUsize,
     slowest: Mutex<Duration>,
     over: AtomicBool,
 }
@@ -74,6 +77,7 @@ pub(super) struct Report {
     pub(super) records: HashMap<String, Record>,
     pub(super) torn: usize,
     pub(super) closed: usize,
+    pub(super) refused: usize,
     slowest: Duration,
 }
 
@@ -112,6 +116,7 @@ impl Load {
             records: lock(&self.notes.records),
             torn: self.notes.torn.load(Ordering::Relaxed),
             closed: self.notes.closed.load(Ordering::Relaxed),
+            refused: self.notes.refused.load(Ordering::Relaxed),
             slowest: *self
                 .notes
                 .slowest
@@ -121,8 +126,15 @@ impl Load {
     }
 }
 
+/// A client's connection.
+struct Open {
+    wire: Wire,
+    /// It has carried an answer, so an engine has accepted it.
+    accepted: bool,
+}
+
 async fn client(number: usize, plan: &Plan, notes: &Notes) {
-    let mut wire: Option<Wire> = None;
+    let mut wire: Option<Open> = None;
     for round in 0_usize.. {
         let from = 1 + (number + round) % plan.accounts;
         let to = 1 + (number + round * 7 + 1) % plan.accounts;
@@ -160,20 +172,24 @@ async fn attempt(
     number: usize,
     plan: &Plan,
     notes: &Notes,
-    wire: &mut Option<Wire>,
+    wire: &mut Option<Open>,
     request: &Request,
 ) -> Option<Reply> {
     if wire.is_none() {
         let connected = Wire::connect(plan.engine(number)).await;
         // Refused: nobody listens for the moment.
-        *wire = connected.ok();
+        *wire = connected.ok().map(|wire| Open {
+            wire,
+            accepted: false,
+        });
     }
     let Some(open) = wire.as_mut() else {
         tokio::time::sleep(Duration::from_millis(10)).await;
         return None;
     };
     let begun = Instant::now();
-    let answer = open.call(request).await;
+    let answer = open.wire.call(request).await;
+    let accepted = std::mem::replace(&mut open.accepted, true);
     let took = begun.elapsed();
     {
         let mut slowest = notes.slowest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -188,12 +204,16 @@ async fn attempt(
                 return Some(reply);
             }
             assert!(matches!(reply.status, 503 | 504), "{reply:?}");
+            notes.refused.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Err(broken) => {
             *wire = None;
             match broken {
                 Broken::Closed => notes.closed.fetch_add(1, Ordering::Relaxed),
+                // The kernel took the connection, but no engine did: it has just
+                // stopped listening.
+                Broken::Torn(_) if !accepted => 0,
                 Broken::Torn(_) => notes.torn.fetch_add(1, Ordering::Relaxed),
             };
         }

@@ -1,6 +1,8 @@
 //! The real binary as a black box: HTTP in front, a database of its own behind.
 
+mod commands;
 mod connections;
+mod contention;
 mod contract;
 mod crash;
 mod database;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::load::{Load, Plan};
 use super::servers::{Private, verify_at};
 use crate::support::daemon::{Daemon, eventually};
@@ -23,14 +25,49 @@ async fn until_cached(daemon: &Daemon) {
     .await;
 }
 
-/// Overwrites every cached balance with what another moment knew.
-async fn flush(url: &str) {
+async fn connect(url: &str) -> redis::aio::MultiplexedConnection {
     let client = redis::Client::open(url).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    redis::cmd("FLUSHALL")
-        .query_async::<()>(&mut connection)
-        .await
-        .unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
+}
+
+async fn flush(url: &str) {
+    let mut connection = connect(url).await;
+    let flush = redis::cmd("FLUSHALL");
+    flush.query_async::<()>(&mut connection).await.unwrap();
+}
+
+/// Everything stored at this moment.
+async fn remember(url: &str) -> Vec<(String, Vec<u8>)> {
+    let mut connection = connect(url).await;
+    let keys = redis::cmd("KEYS").arg("*").to_owned();
+    let keys: Vec<String> = keys.query_async(&mut connection).await.unwrap();
+    let mut entries = Vec::new();
+    for key in keys {
+        let get = redis::cmd("GET").arg(&key).to_owned();
+        // It may have expired in between.
+        let entry: Option<Vec<u8>> = get.query_async(&mut connection).await.unwrap();
+        entries.extend(entry.map(|entry| (key, entry)));
+    }
+    entries
+}
+
+/// Puts an older moment back, as a restored snapshot would.
+async fn plant(url: &str, entries: &[(String, Vec<u8>)]) {
+    let mut connection = connect(url).await;
+    for (key, entry) in entries {
+        let set = redis::cmd("SET")
+            .arg(key)
+            .arg(entry)
+            .arg("PX")
+            .arg(60_000)
+            .to_owned();
+        set.query_async::<()>(&mut connection).await.unwrap();
+    }
+}
+
+fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,9 +122,22 @@ async fn a_redis_that_goes_and_comes_back_never_shows_an_old_balance() {
     reader.look(50).await;
     flush(&redis).await;
     reader.look(50).await;
+    let old = remember(&redis).await;
+    assert!(!old.is_empty());
+    for _ in 0..10 {
+        reader.look(5).await;
+        plant(&redis, &old).await;
+        reader.look(1).await;
+    }
+    let stalled = private.servers.redis_pid().unwrap();
+    signal(stalled, Signal::STOP);
+    reader.look(20).await;
+    signal(stalled, Signal::CONT);
+    until_redis(&daemon, "ok").await;
+    reader.look(20).await;
     let report = load.stop().await;
     // No transfer felt any of it.
-    assert_eq!((report.torn, report.closed), (0, 0));
+    assert_eq!((report.refused, report.torn, report.closed), (0, 0, 0));
     report.check_waits(Duration::from_secs(5));
     assert!(report.records.values().all(|record| {
         record
