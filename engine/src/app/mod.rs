@@ -39,7 +39,7 @@ use crate::supervisor::Supervisor;
 use crate::telemetry::{self, access_log, exporter, logs, metrics};
 
 use ledger::EngineLedger;
-use observe::{Batches, Requests};
+use observe::{Batches, History, Requests};
 
 /// Connections the kernel completes before we accept them: a reconnecting fleet.
 const LISTEN_BACKLOG: u32 = 4_096;
@@ -173,11 +173,12 @@ impl Engine {
         let reader = Reader::connect(&read_settings(config, database.clone()), clock.clone());
         let currencies = reader.currencies().await.map_err(AppError::Read)?;
         let balances = start_cache(config, &supervisor)?;
+        let history = Arc::new(History::new(balances.clone(), reader.clone()));
         let batches = Batches::new(
             metrics,
             balances.clone(),
             Arc::clone(&readiness),
-            reader.clone(),
+            Arc::clone(&history),
         );
         let committers =
             start_committers(config, database, currencies, Arc::new(batches), &supervisor);
@@ -200,16 +201,17 @@ impl Engine {
             clock,
             random(),
         ));
+        probes::watch_bodies(Arc::clone(&edge));
         probes::Probes {
             committers: committers.clone(),
             admission: admission.clone(),
             balances: balances.clone(),
             reader: reader.clone(),
+            history,
             readiness: Arc::clone(&readiness),
             database_url: config.database_url.clone(),
         }
         .start(&supervisor, metrics);
-        publish_bodies(&edge);
         let admin = start_admin(config, &readiness, &supervisor)?;
         let (http_stop, http_stopped) = watch::channel(false);
         let address = listener.local_addr().map_err(AppError::Thread)?;
@@ -267,15 +269,6 @@ fn start_cache(config: &ServeConfig, supervisor: &Supervisor) -> Result<Balances
         supervisor.spawn(name, task);
     }
     Ok(balances)
-}
-
-fn publish_bodies(edge: &Arc<http::Edge<EngineLedger, Requests>>) {
-    let edge = Arc::clone(edge);
-    exporter::global().add_probe(Box::new(move |metrics| {
-        let (used, max) = edge.body_bytes();
-        metrics.requests.body_bytes.set(metrics::number(used));
-        metrics.requests.body_bytes_max.set(metrics::number(max));
-    }));
 }
 
 fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, AppError> {

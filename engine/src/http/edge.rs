@@ -101,10 +101,11 @@ impl<L: Ledger, O: Observer> Edge<L, O> {
         }
     }
 
-    /// Bytes of bodies in memory now, and how many there may be.
+    /// Bytes of bodies in flight, and how many there may be.
+    #[must_use]
     pub fn body_bytes(&self) -> (usize, usize) {
-        let most = self.settings.bodies_bytes_max;
-        (most.saturating_sub(self.budget.free_bytes()), most)
+        let max = self.settings.bodies_bytes_max;
+        (max.saturating_sub(self.budget.free_bytes()), max)
     }
 
     pub(super) fn manners(&self) -> Manners {
