@@ -1,5 +1,5 @@
-//! Partitions ahead of time, the end of expired keys, and indexes by account on
-//! months that are over.
+//! Partitions ahead of time, the end of expired keys, indexes by account on months
+//! that are over, and statistics.
 //!
 //! Owns: the partitions of `transfers`, `rejections` and `idempotency_keys`, the
 //! rows of `key_periods`, and the indexes of closed months ([`indexes`]).
@@ -31,6 +31,7 @@ mod error;
 mod indexes;
 mod plan;
 mod report;
+mod statistics;
 
 use std::time::Duration;
 
@@ -87,21 +88,22 @@ pub struct Settings {
     pub retention: Duration,
     /// How long to wait for each lock. Default 10 s.
     pub lock_wait: Duration,
-    /// What to do about months that are over. Default: index them.
-    pub closed_months: ClosedMonths,
+    /// How much to do. Default: everything.
+    pub extent: Extent,
     /// How long an index may wait for each lock and for transactions older than
     /// itself, which block nobody meanwhile. Default 10 min: longer than a report
     /// takes, and a run that is started daily ends long before the next.
     pub index_wait: Duration,
 }
 
-/// What becomes of months of transfers that are over.
+/// How much a run does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClosedMonths {
-    /// Build the indexes by account where they are missing.
-    Index,
-    /// Leave them as they are: someone waits for an engine to start.
-    Leave,
+pub enum Extent {
+    /// Partitions, then indexes of closed months and statistics.
+    Everything,
+    /// What transfers cannot do without, quickly: someone waits for an engine to
+    /// start.
+    Partitions,
 }
 
 impl Default for Settings {
@@ -111,7 +113,7 @@ impl Default for Settings {
             key_periods_ahead: 4,
             retention: Duration::from_secs(30 * 24 * 3_600),
             lock_wait: Duration::from_secs(10),
-            closed_months: ClosedMonths::Index,
+            extent: Extent::Everything,
             index_wait: Duration::from_secs(600),
         }
     }
@@ -126,7 +128,7 @@ pub async fn partitions_ahead(client: &Client) -> Result<PartitionsAhead, tokio_
     Ok(Tables::read(client).await?.ahead())
 }
 
-/// Makes what is missing, drops what has expired, and indexes what is over. `url` must name the owning
+/// Makes what is missing, drops what has expired, indexes what is over. `url` must name the owning
 /// role and lead to PostgreSQL directly; safe while engines commit.
 ///
 /// # Errors
@@ -154,12 +156,33 @@ pub async fn run(url: &str, settings: &Settings) -> Result<MaintainReport, Maint
         .await
         .map_err(MaintainError::of)?;
     link.unlock_schema().await.map_err(MaintainError::of)?;
-    match settings.closed_months {
-        ClosedMonths::Index => indexes::build(&link, settings, &mut report).await?,
-        ClosedMonths::Leave => {}
+    match settings.extent {
+        Extent::Everything => upkeep(&link, settings, &mut report).await?,
+        Extent::Partitions => {}
     }
     link.close().await;
     Ok(report)
+}
+
+/// Indexes and statistics: what may take long and can be done without.
+///
+/// After the schema lock was given back, so that no engine waits to start for it,
+/// and under a lock of its own that is tried and never waited for: a concurrent
+/// build waits for older transactions, and a session that queues for a lock is one.
+async fn upkeep(
+    link: &Link,
+    settings: &Settings,
+    report: &mut MaintainReport,
+) -> Result<(), MaintainError> {
+    let locked = link.try_lock_indexes(settings.index_wait).await;
+    if !locked.map_err(MaintainError::of)? {
+        report.busy_elsewhere = true;
+        return Ok(());
+    }
+    indexes::build(&link.client, report).await?;
+    statistics::refresh(&link.client, report)
+        .await
+        .map_err(MaintainError::of)
 }
 
 async fn create_months(

@@ -13,15 +13,13 @@
 //!
 //! A concurrent build waits for every transaction that is older, and a session
 //! that queues for an advisory lock is one. So whoever builds must not hold a
-//! lock that others queue for: the schema lock is given back first, and the lock
-//! of builders is tried, never waited for.
+//! lock that others queue for: see [`super::upkeep`].
 
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 
-use super::super::link::Link;
 use super::catalog::{Parent, State, Tables};
-use super::{MaintainError, MaintainReport, Settings, plan};
+use super::{MaintainError, MaintainReport, plan};
 
 const ACCOUNT_INDEXES: &str = include_str!("../../../../sql/queries/maintain_account_indexes.sql");
 
@@ -42,16 +40,9 @@ struct AccountIndex {
 /// Builds what is missing on months that are over, the newest first: a reader
 /// uses them from the present backwards as far as they reach unbroken.
 pub(super) async fn build(
-    link: &Link,
-    settings: &Settings,
+    client: &Client,
     report: &mut MaintainReport,
 ) -> Result<(), MaintainError> {
-    let locked = link.try_lock_indexes(settings.index_wait).await;
-    if !locked.map_err(MaintainError::of)? {
-        report.indexing_elsewhere = true;
-        return Ok(());
-    }
-    let client = &link.client;
     let closed = closed_months(client).await.map_err(MaintainError::of)?;
     let existing = account_indexes(client).await.map_err(MaintainError::of)?;
     for table in &closed {

@@ -19,8 +19,11 @@ pub struct MaintainReport {
     pub unfinished: Vec<String>,
     /// An index that older transactions kept from being built; the next run has it.
     pub unindexed: Vec<String>,
-    /// Whether another session is building indexes, which were left to it.
-    pub indexing_elsewhere: bool,
+    /// Partitioned tables that got new statistics.
+    pub analysed: Vec<String>,
+    /// Whether another run is busy with indexes and statistics, which were left
+    /// to it.
+    pub busy_elsewhere: bool,
     /// How far ahead the tables are prepared now.
     pub ahead: PartitionsAhead,
 }
@@ -37,13 +40,17 @@ impl fmt::Display for MaintainReport {
                 "postponed indexing (an older transaction is in the way)",
                 &self.unindexed,
             ),
+            ("analysed", &self.analysed),
         ] {
             for name in names {
                 writeln!(formatter, "{did} {name}")?;
             }
         }
-        if self.indexing_elsewhere {
-            writeln!(formatter, "left the indexes to the run that builds them")?;
+        if self.busy_elsewhere {
+            writeln!(
+                formatter,
+                "left indexes and statistics to another run, which is busy with them"
+            )?;
         }
         write!(
             formatter,

@@ -1,8 +1,9 @@
-//! `engine maintain` indexes months that are over, and no others.
+//! `engine maintain` indexes months that are over, and no others, and keeps the
+//! statistics of the partitioned tables.
 
 use std::time::Duration;
 
-use engine::store::maintain::{self, ClosedMonths, MaintainReport, Settings};
+use engine::store::maintain::{self, Extent, MaintainReport, Settings};
 use tokio_postgres::Client;
 
 use super::partitions::{maintain, texts};
@@ -70,7 +71,7 @@ fn check_did(report: &MaintainReport, indexed: &[&str], unfinished: &[&str], uni
     assert_eq!(report.indexed, indexed, "{report}");
     assert_eq!(report.unfinished, unfinished, "{report}");
     assert_eq!(report.unindexed, unindexed, "{report}");
-    assert!(!report.indexing_elsewhere, "{report}");
+    assert!(!report.busy_elsewhere, "{report}");
 }
 
 #[tokio::test]
@@ -183,8 +184,8 @@ async fn one_run_builds_and_another_leaves_it_to_that_one() {
     let wait = Duration::from_secs(10);
     assert!(builder.try_lock_indexes(wait).await.unwrap());
     let report = maintain(&database).await;
-    assert!(report.indexing_elsewhere, "{report}");
-    assert!(report.to_string().contains("left the indexes"), "{report}");
+    assert!(report.busy_elsewhere, "{report}");
+    assert!(report.to_string().contains("left indexes"), "{report}");
     assert_eq!(by_account(&builder.client).await, [""; 0]);
     // Partitions do not wait for an index, nor the schema: a long build must not
     // keep an engine from starting.
@@ -237,11 +238,44 @@ async fn the_old_month_takes_a_late_transfer_while_it_is_indexed() {
 async fn whoever_waits_for_an_engine_to_start_does_not_wait_for_indexes() {
     let database = with_a_closed_month().await;
     let settings = Settings {
-        closed_months: ClosedMonths::Leave,
+        extent: Extent::Partitions,
         ..Settings::default()
     };
     let report = maintain::run(&database.url, &settings).await.unwrap();
     check_did(&report, &[], &[], &[]);
     let link = database.connect().await;
     assert_eq!(by_account(&link.client).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_whole_table_is_analysed_when_its_partitions_have_grown_by_a_tenth() {
+    let database = support::database().await;
+    let link = database.connect().await;
+    let grow = |rows: i32| {
+        let client = &link.client;
+        async move {
+            client
+                .batch_execute(&format!(
+                    "INSERT INTO idempotency_keys
+                     SELECT gen_random_uuid(), md5('')::uuid, md5('')::uuid, 1 FROM generate_series(1, {rows});
+                     ANALYZE idempotency_keys_p1"
+                ))
+                .await
+                .unwrap();
+        }
+    };
+    grow(1_000).await;
+    let none: [&str; 0] = [];
+    for (rows, analysed) in [
+        (0, &["public.idempotency_keys"][..]),
+        (0, &none),
+        // 1,111 is not a tenth more than it was, counted from 1,111; 1,112 is.
+        (111, &none),
+        (1, &["public.idempotency_keys"]),
+        (0, &none),
+    ] {
+        grow(rows).await;
+        let report = maintain(&database).await;
+        assert_eq!(report.analysed, analysed, "{rows} more: {report}");
+    }
 }
