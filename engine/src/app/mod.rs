@@ -43,11 +43,11 @@ use observe::{Batches, Requests};
 
 /// Connections the kernel completes before we accept them: a reconnecting fleet.
 const LISTEN_BACKLOG: u32 = 4_096;
-/// Ready transfers that justify a second commit beside one in flight.
-///
-/// Measured with `ops/bench`: below a few hundred, two commits cost more fixed
-/// work than they save waiting.
-const PARALLEL_TRANSFERS_MIN: usize = 512;
+/// Ready transfers that justify a second commit beside one in flight: fewer cost
+/// more fixed work than they save waiting. On 2 cores (2026-11-21, `loadtest run`
+/// at 1,024 connections, three rounds) 128 gave 36k/s, 512 gave 26 to 34k/s and 1
+/// gave 35k/s, while at 64 connections 1 lost a tenth against both.
+const PARALLEL_TRANSFERS_MIN: usize = 128;
 /// First wait after a failed attempt.
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 /// The server ends a statement at `statement_timeout`; silence for this much
@@ -183,20 +183,10 @@ impl Engine {
             Arc::clone(&readiness),
             reader.clone(),
         );
-        let committers = Committers::new(
-            LockQueue::new(batch_limits(config)),
-            batch_settings(config, database, currencies),
-            Arc::new(batches),
-            clock.clone(),
-        );
-        for task in committers.tasks() {
-            supervisor.spawn("committer", task);
-        }
-        let depth = config.tuning.admission.queue_depth_max;
+        let committers =
+            start_committers(config, database, currencies, Arc::new(batches), &supervisor);
         let admission = Admission::new(
-            AdmissionSettings {
-                queue_depth_max: usize::try_from(depth).unwrap_or(usize::MAX),
-            },
+            admission_settings(config),
             committers.clone(),
             clock.clone(),
         );
@@ -214,9 +204,6 @@ impl Engine {
             clock,
             random(),
         ));
-        let heartbeat = Arc::new(Heartbeat::new());
-        let beating = Arc::clone(&heartbeat);
-        supervisor.spawn_loop("heartbeat", async move { beating.run().await });
         probes::Probes {
             committers: committers.clone(),
             admission: admission.clone(),
@@ -226,7 +213,7 @@ impl Engine {
             database_url: config.database_url.clone(),
         }
         .start(&supervisor, metrics);
-        let admin = start_admin(config, &readiness, heartbeat)?;
+        let admin = start_admin(config, &readiness, &supervisor)?;
         let (http_stop, http_stopped) = watch::channel(false);
         let address = listener.local_addr().map_err(AppError::Thread)?;
         supervisor.spawn("http", http::serve(edge, listener, http_stopped));
@@ -307,8 +294,11 @@ async fn check_database(config: &ServeConfig) -> Result<(), AppError> {
 fn start_admin(
     config: &ServeConfig,
     readiness: &Arc<Readiness>,
-    heartbeat: Arc<Heartbeat>,
+    supervisor: &Supervisor,
 ) -> Result<admin::AdminHandle, AppError> {
+    let heartbeat = Arc::new(Heartbeat::new());
+    let beating = Arc::clone(&heartbeat);
+    supervisor.spawn_loop("heartbeat", async move { beating.run().await });
     let address = config.tuning.network.admin_listen;
     let listener = std::net::TcpListener::bind(address).map_err(|source| AppError::Listen {
         setting: "--admin-listen",
@@ -321,6 +311,25 @@ fn start_admin(
         heartbeat,
     };
     admin::start(listener, admin::Settings::default(), sources).map_err(AppError::Thread)
+}
+
+fn start_committers(
+    config: &ServeConfig,
+    database: tokio_postgres::Config,
+    currencies: Currencies,
+    observer: Arc<Batches>,
+    supervisor: &Supervisor,
+) -> Committers {
+    let committers = Committers::new(
+        LockQueue::new(batch_limits(config)),
+        batch_settings(config, database, currencies),
+        observer,
+        Clock::System,
+    );
+    for task in committers.tasks() {
+        supervisor.spawn("committer", task);
+    }
+    committers
 }
 
 fn observer(
@@ -363,6 +372,13 @@ pub fn start_log(config: &ServeConfig) -> Result<logs::LogGuard, logs::LogError>
         Clock::System,
         metrics::get().engine.log_dropped.clone(),
     )
+}
+
+fn admission_settings(config: &ServeConfig) -> AdmissionSettings {
+    let depth = config.tuning.admission.queue_depth_max;
+    AdmissionSettings {
+        queue_depth_max: usize::try_from(depth).unwrap_or(usize::MAX),
+    }
 }
 
 const fn log_format(config: &ServeConfig) -> access_log::LogFormat {

@@ -146,7 +146,10 @@ pub struct Network {
     )]
     pub access_log: AccessLog,
 
-    /// Threads that serve connections; 0 takes one per core
+    /// Threads that serve connections and commit; 0 takes one for every two cores
+    ///
+    /// The other half is left to PostgreSQL, Redis and the network; where those are on other
+    /// machines, give it all cores.
     #[arg(long, env = "ENGINE_IO_THREADS", default_value_t = 0, value_name = "N",
           value_parser = clap::value_parser!(u16).range(0..=1024))]
     pub io_threads: u16,

@@ -8,10 +8,9 @@
 //! First round trip ([`CommitSession::lock`]), each a statement of its own because
 //! READ COMMITTED gives each a new snapshot:
 //! 1. BEGIN
-//! 2. `commit_begin`: the batch's number and the database's time;
-//! 3. `commit_lock_accounts`: FOR UPDATE in ascending order; may wait;
-//! 4. `commit_find_keys`: after the wait, so it sees what was committed meanwhile;
-//! 5. `commit_find_reversals`, if the batch holds reversals.
+//! 2. `commit_lock_accounts`: FOR UPDATE in ascending order; may wait;
+//! 3. `commit_find_keys`: after the wait, so it sees what was committed meanwhile;
+//! 4. `commit_find_reversals`, if the batch holds reversals.
 //!
 //! If keys were found, one more ([`CommitSession::find`]) reads the rows they led to.
 //! Second ([`CommitSession::write`]): COPY transfers, COPY keys, rejections and
@@ -43,19 +42,9 @@ const STATEMENTS: &[(&str, &str, &[u32])] = &[
     ("begin", "BEGIN", &[]),
     ("commit", "COMMIT", &[]),
     (
-        "number",
-        include_str!("../../../sql/queries/commit_begin.sql"),
-        &[],
-    ),
-    (
         "lock",
         include_str!("../../../sql/queries/commit_lock_accounts.sql"),
         &[oid::INT8_ARRAY],
-    ),
-    (
-        "keys",
-        include_str!("../../../sql/queries/commit_find_keys.sql"),
-        &[oid::UUID_ARRAY, oid::INT4_ARRAY],
     ),
     (
         "reversed",
@@ -305,6 +294,10 @@ pub struct CommitSession {
     engine_id: Uuid,
     identity: DatabaseIdentity,
     round_trips: u32,
+    /// The periods that the prepared statement `keys` looks through.
+    searched: Vec<i32>,
+    /// Numbers for the next batches, the next one last.
+    commit_ids: Vec<i64>,
 }
 
 impl CommitSession {
@@ -358,6 +351,8 @@ impl CommitSession {
             engine_id: settings.engine_id,
             identity,
             round_trips: 0,
+            searched: Vec::new(),
+            commit_ids: Vec::new(),
         };
         session.load_periods().await.map_err(OpenError::Schema)?;
         Ok(session)
@@ -413,9 +408,14 @@ impl CommitSession {
     /// [`StepError`], never `Unknown`: nothing can have been committed.
     pub async fn lock(&mut self, ask: &Ask, live_ms: i64) -> Result<Locked, StepError> {
         let live = self.periods.live(live_ms);
-        self.ask_lock(ask, &live).map_err(StepError::Lost)?;
+        let commit_id = self.next_commit_id().await.map_err(StepError::Lost)?;
+        let steps = self.ask_lock(ask, &live).map_err(StepError::Lost)?;
         self.send().await.map_err(StepError::Lost)?;
-        let locked = self.read_lock(ask).await?;
+        let locked = self.read_lock(ask, steps, commit_id).await?;
+        // Without an account there is no row, hence no key to write and no time.
+        if locked.accounts.is_empty() {
+            return Ok(locked);
+        }
         if let Err(moved) = self.periods.check(locked.database_ms, &live) {
             self.roll_back().await.map_err(StepError::Lost)?;
             self.load_periods().await.map_err(StepError::Lost)?;
@@ -424,33 +424,74 @@ impl CommitSession {
         Ok(locked)
     }
 
-    fn ask_lock(&mut self, ask: &Ask, live: &Vec<i32>) -> Result<(), WireError> {
-        let connection = &mut self.connection;
-        connection.execute("begin", &[])?;
-        connection.execute("number", &[])?;
-        connection.execute("lock", &[&ask.accounts])?;
-        if !ask.keys.is_empty() {
-            connection.execute("keys", &[&ask.keys, live])?;
+    async fn next_commit_id(&mut self) -> Result<CommitId, WireError> {
+        if self.commit_ids.is_empty() {
+            let sql = include_str!("../../../sql/queries/session_commit_ids.sql");
+            for row in self.connection.simple(sql).await? {
+                let id = row.text(0)?.and_then(|text| text.parse().ok());
+                let id = id.ok_or(WireError::Protocol("a commit id that is no number"))?;
+                self.commit_ids.push(id);
+            }
+            self.commit_ids.reverse();
         }
-        if !ask.originals.is_empty() {
-            connection.execute("reversed", &[&ask.originals])?;
+        self.commit_ids
+            .pop()
+            .map(CommitId)
+            .ok_or(WireError::Protocol("no commit ids"))
+    }
+
+    /// Prepares the look-up anew when the live periods have changed, which is
+    /// every few days.
+    fn prepare_keys(&mut self, live: &[i32]) -> Result<(), WireError> {
+        if self.searched == live {
+            return Ok(());
         }
-        connection.sync();
+        let one = include_str!("../../../sql/queries/commit_find_keys.sql");
+        let all: Vec<String> = live
+            .iter()
+            .map(|period| one.replace("{period}", &period.to_string()))
+            .collect();
+        // Closing what is not there is no error.
+        self.connection.close("keys")?;
+        self.connection
+            .parse("keys", &all.join("\nUNION ALL\n"), &[oid::UUID_ARRAY])?;
+        self.searched = live.to_vec();
         Ok(())
     }
 
-    async fn read_lock(&mut self, ask: &Ask) -> Result<Locked, StepError> {
-        let mut steps = vec![LockStep::Begin, LockStep::Number, LockStep::Accounts];
-        if !ask.keys.is_empty() {
+    /// Queues the round trip; what its answers will be, in order.
+    fn ask_lock(&mut self, ask: &Ask, live: &[i32]) -> Result<Vec<LockStep>, WireError> {
+        let mut steps = vec![LockStep::Begin, LockStep::Accounts];
+        // Without a live period nothing can be looked up; `check` will say so.
+        let look_up = !ask.keys.is_empty() && !live.is_empty();
+        if look_up {
+            self.prepare_keys(live)?;
+        }
+        let connection = &mut self.connection;
+        connection.execute("begin", &[])?;
+        connection.execute("lock", &[&ask.accounts])?;
+        if look_up {
+            connection.execute("keys", &[&ask.keys])?;
             steps.push(LockStep::Keys);
         }
         if !ask.originals.is_empty() {
+            connection.execute("reversed", &[&ask.originals])?;
             steps.push(LockStep::Reversed);
         }
+        connection.sync();
+        Ok(steps)
+    }
+
+    async fn read_lock(
+        &mut self,
+        ask: &Ask,
+        steps: Vec<LockStep>,
+        commit_id: CommitId,
+    ) -> Result<Locked, StepError> {
         let mut steps = steps.into_iter();
         let mut step = steps.next();
         let mut locked = Locked {
-            commit_id: CommitId(0),
+            commit_id,
             database_ms: 0,
             accounts: HashMap::with_capacity(ask.accounts.len()),
             keys: Vec::new(),
@@ -469,6 +510,8 @@ impl CommitSession {
             }
         }
         if let Some(error) = failed {
+            // The look-up may be what failed to be prepared.
+            self.searched.clear();
             self.roll_back().await.map_err(StepError::Lost)?;
             return Err(StepError::RolledBack(error));
         }
@@ -487,11 +530,8 @@ impl CommitSession {
         locked: &mut Locked,
     ) -> Result<(), WireError> {
         match step {
-            Some(LockStep::Number) => {
-                locked.commit_id = CommitId(row.i64_or_missing(0)?);
-                locked.database_ms = row.i64_or_missing(1)?;
-            }
             Some(LockStep::Accounts) => {
+                locked.database_ms = row.unix_ms_or_missing(8)?;
                 let account = self.account(row)?;
                 locked.accounts.insert(account.id, account);
             }
@@ -847,7 +887,6 @@ impl CommitSession {
 #[derive(Clone, Copy, Debug)]
 enum LockStep {
     Begin,
-    Number,
     Accounts,
     Keys,
     Reversed,

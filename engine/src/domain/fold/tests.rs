@@ -60,10 +60,10 @@ fn keyed(key: u128, fingerprint: u128, request: TransferRequest) -> TransferRequ
 }
 
 fn reason(outcome: Outcome) -> RejectReason {
-    match outcome {
-        Outcome::Rejected { rejection, .. } => rejection.reason,
-        other => panic!("not refused: {other:?}"),
-    }
+    let Outcome::Rejected { rejection, .. } = outcome else {
+        panic!("not refused: {outcome:?}");
+    };
+    rejection.reason
 }
 
 #[track_caller]
@@ -365,7 +365,10 @@ fn decided(outcome: &Outcome) -> String {
                 rejection.reason, rejection.account_id
             )
         }
-        other => format!("{other:?}"),
+        Outcome::KeyReused
+        | Outcome::AccountNotFound(_)
+        | Outcome::InvalidAmount(_)
+        | Outcome::KeyExpired => format!("{outcome:?}"),
     }
 }
 

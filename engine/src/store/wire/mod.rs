@@ -177,6 +177,15 @@ impl Connection {
         Ok(())
     }
 
+    /// Queues the end of a prepared statement.
+    ///
+    /// # Errors
+    /// A name with a NUL in it.
+    pub fn close(&mut self, name: &str) -> Result<(), WireError> {
+        frontend::close(b'S', name, &mut self.outgoing)?;
+        Ok(())
+    }
+
     /// Queues one execution: `arguments` writes each as length and bytes.
     ///
     /// # Errors
@@ -250,6 +259,7 @@ impl Connection {
                 Message::NoticeResponse(notice) => self.note(notice.fields())?,
                 Message::ParseComplete
                 | Message::BindComplete
+                | Message::CloseComplete
                 | Message::CopyInResponse(_)
                 | Message::ParameterStatus(_)
                 | Message::NotificationResponse(_)
@@ -448,6 +458,19 @@ impl Row {
     pub fn uuid_or_missing(&self, index: usize) -> Result<uuid::Uuid, WireError> {
         self.uuid(index)?
             .ok_or(WireError::Protocol("a column is null"))
+    }
+
+    /// A TIMESTAMPTZ that cannot be NULL, in milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// It is NULL or of another length.
+    pub fn unix_ms_or_missing(&self, index: usize) -> Result<i64, WireError> {
+        // On the wire: microseconds since 2000-01-01 UTC.
+        const EPOCH_MS: i64 = 946_684_800_000;
+        Ok(self
+            .i64_or_missing(index)?
+            .div_euclid(1_000)
+            .saturating_add(EPOCH_MS))
     }
 
     /// A text column.
