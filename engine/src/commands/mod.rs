@@ -22,6 +22,7 @@ use engine::config::{
     DevConfig, HealthConfig, MaintainConfig, MigrateConfig, ServeConfig, VerifyConfig,
 };
 use engine::domain::TransferId;
+use engine::store::maintain::Extent;
 use engine::store::{maintain, migrate, verify};
 use hyper::StatusCode;
 use tokio::runtime::{Builder, Runtime};
@@ -79,6 +80,8 @@ async fn prepare_schema(url: &str, retention: Duration) -> Result<String, Failur
         .map_err(Failure::Schema)?;
     let settings = maintain::Settings {
         retention,
+        // Minutes on a large ledger, and nothing that serving waits for.
+        extent: Extent::Partitions,
         ..maintain::Settings::default()
     };
     let maintained = maintain::run(url, &settings)

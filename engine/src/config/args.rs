@@ -56,9 +56,10 @@ pub(super) enum CommandArgs {
     /// Forward only, each migration in one transaction under an advisory lock: several may run
     /// at once, and one that is killed has done nothing.
     Migrate(MigrateArgs),
-    /// Make partitions ahead and drop expired idempotency keys; run it daily
+    /// Make partitions ahead, drop expired idempotency keys, index past months; run it daily
     ///
-    /// Says what it did. The engine warns by log and metric when fewer than three partitions
+    /// Says what it did; blocks no transfer. Indexes by account are built on months that are
+    /// over, so that a list with `until` in one starts there. The engine warns by log and metric when fewer than three partitions
     /// remain ahead.
     Maintain(MaintainArgs),
     /// Check every invariant of the ledger in one snapshot; exit 1 at a broken row

@@ -22,6 +22,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// letters "ledger" as a number, so that a person finds it in `pg_locks`.
 const SCHEMA_LOCK: i64 = 0x6C65_6467_6572;
 
+/// The advisory lock of whoever builds indexes on it: the letters "index".
+const INDEX_LOCK: i64 = 0x69_6E64_6578;
+
 const ASSUME_OWNER: &str = include_str!("../../../sql/queries/assume_owner.sql");
 
 /// An open connection and the task that drives it.
@@ -81,6 +84,34 @@ impl Link {
             }
             Err(error) => Err(LockError::Database(error)),
         }
+    }
+
+    /// Gives the schema lock back while the link stays open.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub async fn unlock_schema(&self) -> Result<(), tokio_postgres::Error> {
+        self.client
+            .execute("SELECT pg_advisory_unlock($1)", &[&SCHEMA_LOCK])
+            .await
+            .map(drop)
+    }
+
+    /// Takes the lock of whoever builds indexes, and gives each later lock `wait`
+    /// from here on. False: another session builds. Never queues: a concurrent
+    /// build would wait for whoever does, and that one for the build.
+    ///
+    /// # Errors
+    /// What the database said.
+    pub async fn try_lock_indexes(&self, wait: Duration) -> Result<bool, tokio_postgres::Error> {
+        let wait_ms = wait.as_millis().clamp(1, 86_400_000);
+        self.client
+            .batch_execute(&format!("SET lock_timeout = {wait_ms}"))
+            .await?;
+        self.client
+            .query_one("SELECT pg_try_advisory_lock($1)", &[&INDEX_LOCK])
+            .await?
+            .try_get(0)
     }
 
     /// Acts as the role that owns the ledger, so that what a superuser or another

@@ -1,7 +1,8 @@
-//! Partitions ahead of time, and the end of expired keys.
+//! Partitions ahead of time, the end of expired keys, indexes by account on months
+//! that are over, and statistics.
 //!
-//! Owns: the partitions of `transfers`, `rejections` and `idempotency_keys`, and
-//! the rows of `key_periods`.
+//! Owns: the partitions of `transfers`, `rejections` and `idempotency_keys`, the
+//! rows of `key_periods`, and the indexes of closed months ([`indexes`]).
 //! Never: drops a transfer, moves a bound once made, or takes a lock that a
 //! commit waits for: partitions are made beside the table and attached (SHARE
 //! UPDATE EXCLUSIVE), and detached CONCURRENTLY before they are dropped.
@@ -27,9 +28,11 @@
 
 mod catalog;
 mod error;
+mod indexes;
 mod plan;
+mod report;
+mod statistics;
 
-use std::fmt;
 use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
@@ -40,6 +43,7 @@ use crate::domain::TransferId;
 use catalog::{Parent, Partition, State, Tables};
 pub use error::MaintainError;
 use plan::{Coverage, LastPeriod, PeriodPlan, Span};
+pub use report::{MaintainReport, PartitionsAhead};
 
 /// How near to a period's boundary a key is written on both sides of it. Longer
 /// than any transaction of the engine may live.
@@ -84,6 +88,22 @@ pub struct Settings {
     pub retention: Duration,
     /// How long to wait for each lock. Default 10 s.
     pub lock_wait: Duration,
+    /// How much to do. Default: everything.
+    pub extent: Extent,
+    /// How long an index may wait for each lock and for transactions older than
+    /// itself, which block nobody meanwhile. Default 10 min: longer than a report
+    /// takes, and a run that is started daily ends long before the next.
+    pub index_wait: Duration,
+}
+
+/// How much a run does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Partitions, then indexes of closed months and statistics.
+    Everything,
+    /// What transfers cannot do without, quickly: someone waits for an engine to
+    /// start.
+    Partitions,
 }
 
 impl Default for Settings {
@@ -93,65 +113,9 @@ impl Default for Settings {
             key_periods_ahead: 4,
             retention: Duration::from_secs(30 * 24 * 3_600),
             lock_wait: Duration::from_secs(10),
+            extent: Extent::Everything,
+            index_wait: Duration::from_secs(600),
         }
-    }
-}
-
-/// What a run did.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct MaintainReport {
-    /// Partitions made.
-    pub created: Vec<String>,
-    /// Partitions dropped.
-    pub dropped: Vec<String>,
-    /// Expired partitions that others were still reading; the next run has them.
-    pub postponed: Vec<String>,
-    /// How far ahead the tables are prepared now.
-    pub ahead: PartitionsAhead,
-}
-
-impl fmt::Display for MaintainReport {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (did, names) in [
-            ("created", &self.created),
-            ("dropped", &self.dropped),
-            ("postponed dropping (in use)", &self.postponed),
-        ] {
-            for name in names {
-                writeln!(formatter, "{did} {name}")?;
-            }
-        }
-        write!(
-            formatter,
-            "partitions ahead: transfers {}, rejections {}, idempotency_keys {}",
-            self.ahead.transfers, self.ahead.rejections, self.ahead.keys
-        )
-    }
-}
-
-/// Partitions that follow the current one without a gap; 0 also when there is
-/// no current one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct PartitionsAhead {
-    /// Months of transfers.
-    pub transfers: usize,
-    /// Months of rejections.
-    pub rejections: usize,
-    /// Periods of idempotency keys.
-    pub keys: usize,
-}
-
-impl PartitionsAhead {
-    /// The table that runs out first.
-    #[must_use]
-    pub fn least(&self) -> usize {
-        self.transfers.min(self.rejections).min(self.keys)
-    }
-
-    /// Whether someone should run `engine maintain`.
-    #[must_use]
-    pub fn is_low(&self) -> bool {
-        self.least() < PARTITIONS_AHEAD_MIN
     }
 }
 
@@ -164,7 +128,7 @@ pub async fn partitions_ahead(client: &Client) -> Result<PartitionsAhead, tokio_
     Ok(Tables::read(client).await?.ahead())
 }
 
-/// Makes what is missing and drops what has expired. `url` must name the owning
+/// Makes what is missing, drops what has expired, indexes what is over. `url` must name the owning
 /// role and lead to PostgreSQL directly; safe while engines commit.
 ///
 /// # Errors
@@ -191,8 +155,34 @@ pub async fn run(url: &str, settings: &Settings) -> Result<MaintainReport, Maint
     report.ahead = partitions_ahead(&link.client)
         .await
         .map_err(MaintainError::of)?;
+    link.unlock_schema().await.map_err(MaintainError::of)?;
+    match settings.extent {
+        Extent::Everything => upkeep(&link, settings, &mut report).await?,
+        Extent::Partitions => {}
+    }
     link.close().await;
     Ok(report)
+}
+
+/// Indexes and statistics: what may take long and can be done without.
+///
+/// After the schema lock was given back, so that no engine waits to start for it,
+/// and under a lock of its own that is tried and never waited for: a concurrent
+/// build waits for older transactions, and a session that queues for a lock is one.
+async fn upkeep(
+    link: &Link,
+    settings: &Settings,
+    report: &mut MaintainReport,
+) -> Result<(), MaintainError> {
+    let locked = link.try_lock_indexes(settings.index_wait).await;
+    if !locked.map_err(MaintainError::of)? {
+        report.busy_elsewhere = true;
+        return Ok(());
+    }
+    indexes::build(&link.client, report).await?;
+    statistics::refresh(&link.client, report)
+        .await
+        .map_err(MaintainError::of)
 }
 
 async fn create_months(

@@ -1,6 +1,7 @@
 //! What the engine reads outside a commit, against a real PostgreSQL.
 
 mod accounts;
+mod closed_months;
 mod history;
 mod ledger;
 mod plans;

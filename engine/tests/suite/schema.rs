@@ -2,6 +2,7 @@
 
 mod checks;
 mod expiry;
+mod indexes;
 mod ledger;
 mod migrations;
 mod partitions;

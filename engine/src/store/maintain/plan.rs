@@ -118,6 +118,11 @@ pub(super) fn rejections_expired(
             .any(|period| period.starts_ms <= month.ends_ms.saturating_add(CLOCK_SLACK_MS))
 }
 
+/// Whether no engine writes into a month any more, however wrong its clock.
+pub(super) const fn month_is_over(month: Span, now_ms: i64) -> bool {
+    month.ends_ms < now_ms.saturating_sub(CLOCK_SLACK_MS)
+}
+
 /// How many spans follow the one of now without a gap; none if now has none.
 pub(super) fn ahead(spans: &[Span], now_ms: i64) -> usize {
     let holds_now = |span: &&Span| span.starts_ms <= now_ms && now_ms < span.ends_ms;
@@ -192,6 +197,16 @@ mod tests {
             periods_to_add(plan(now_ms), last, 2),
             [(10, span(160 * DAY_MS, 175 * DAY_MS))]
         );
+    }
+
+    #[test]
+    fn a_month_is_over_a_day_after_its_end() {
+        let month = span(0, 31 * DAY_MS);
+        assert!(!month_is_over(month, 31 * DAY_MS));
+        assert!(!month_is_over(month, 32 * DAY_MS));
+        assert!(month_is_over(month, 32 * DAY_MS + 1));
+        // Left open by hand: never over.
+        assert!(!month_is_over(span(0, i64::MAX), i64::MAX));
     }
 
     #[test]

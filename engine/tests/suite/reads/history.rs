@@ -14,12 +14,12 @@ use crate::support;
 
 const DAY_MS: u64 = 86_400_000;
 
-fn limit(rows: u16) -> PageLimit {
+pub(super) fn limit(rows: u16) -> PageLimit {
     PageLimit::new(rows).unwrap()
 }
 
 /// All pages, one after the other.
-async fn list(reader: &Reader, query: &HistoryQuery, context: &str) -> Vec<Record> {
+pub(super) async fn list(reader: &Reader, query: &HistoryQuery, context: &str) -> Vec<Record> {
     let mut query = query.clone();
     let mut listed: Vec<Record> = Vec::new();
     loop {
@@ -44,7 +44,7 @@ async fn list(reader: &Reader, query: &HistoryQuery, context: &str) -> Vec<Recor
 }
 
 /// What the list must be, by looking at every row.
-fn model(ledger: &Ledger, query: &HistoryQuery) -> Vec<Record> {
+pub(super) fn model(ledger: &Ledger, query: &HistoryQuery) -> Vec<Record> {
     let matches = |id: TransferId, debit: i64, credit: i64, details: &Details| {
         let account = query.account.map(|id| id.get());
         query.since_ms.is_none_or(|since| since <= id.unix_ms())

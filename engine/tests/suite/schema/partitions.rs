@@ -39,23 +39,7 @@ pub(super) async fn add_rejections_partition(
     from_days: i32,
     to_days: i32,
 ) {
-    let bounds = client
-        .query_one(
-            "SELECT (lpad(to_hex((extract(epoch FROM now() - make_interval(days => $1)) * 1000)::bigint), 12, '0')
-                     || repeat('0', 20))::uuid::text,
-                    (lpad(to_hex((extract(epoch FROM now() - make_interval(days => $2)) * 1000)::bigint), 12, '0')
-                     || repeat('0', 20))::uuid::text",
-            &[&from_days, &to_days],
-        )
-        .await
-        .unwrap();
-    let (from, to): (String, String) = (bounds.get(0), bounds.get(1));
-    client
-        .batch_execute(&format!(
-            "CREATE TABLE {name} PARTITION OF rejections FOR VALUES FROM ('{from}') TO ('{to}')"
-        ))
-        .await
-        .unwrap();
+    support::add_partition(client, "rejections", name, to_days..from_days).await;
 }
 
 #[tokio::test]

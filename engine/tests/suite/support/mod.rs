@@ -7,12 +7,14 @@ pub(crate) mod daemon;
 pub(crate) mod proxy;
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use engine::store::link::Link;
 use engine::store::{maintain, migrate};
 use tokio::sync::OnceCell;
+use tokio_postgres::Client;
 
 /// Names start so; the process id follows, so that a later run can tell which
 /// were left behind by a process that was killed.
@@ -97,6 +99,27 @@ pub(crate) fn redis_url() -> String {
 #[must_use]
 pub(crate) fn admin_url() -> String {
     setting("ENGINE_TEST_DATABASE_URL")
+}
+
+/// A partition for ids made that many days ago.
+pub(crate) async fn add_partition(client: &Client, parent: &str, name: &str, days: Range<i32>) {
+    let bounds = client
+        .query_one(
+            "SELECT (lpad(to_hex((extract(epoch FROM now() - make_interval(days => $1)) * 1000)::bigint), 12, '0')
+                     || repeat('0', 20))::uuid::text,
+                    (lpad(to_hex((extract(epoch FROM now() - make_interval(days => $2)) * 1000)::bigint), 12, '0')
+                     || repeat('0', 20))::uuid::text",
+            &[&days.end, &days.start],
+        )
+        .await
+        .unwrap();
+    let (from, to): (String, String) = (bounds.get(0), bounds.get(1));
+    client
+        .batch_execute(&format!(
+            "CREATE TABLE {name} PARTITION OF {parent} FOR VALUES FROM ('{from}') TO ('{to}')"
+        ))
+        .await
+        .unwrap();
 }
 
 async fn make_template() -> String {
