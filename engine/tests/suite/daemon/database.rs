@@ -92,7 +92,7 @@ async fn a_database_that_goes_and_comes_back_costs_time_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_locked_by_a_stranger_holds_nobody_past_the_deadline() {
+async fn an_account_locked_by_a_stranger_holds_up_its_own_callers_only() {
     let (database, daemon) = engine(4, 100).await;
     let hurried = Daemon::start(&database, &["--request-deadline", "1s"]).await;
     let holder = database.connect().await;
@@ -107,13 +107,10 @@ async fn an_account_locked_by_a_stranger_holds_nobody_past_the_deadline() {
         .await;
     assert!(begun.elapsed() < Duration::from_secs(2));
     held.expect_problem(504, "outcome_unknown", &[]);
-    // Strangers may have to wait behind the held commit, but no longer either.
-    let begun = Instant::now();
     let other = hurried
         .post("/transaction", r#"{"from":3,"to":4,"amount":1}"#)
         .await;
-    assert!(matches!(other.status, 200 | 503), "{other:?}");
-    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert_eq!(other.status, 200, "{}", other.body);
     holder.client.batch_execute("ROLLBACK").await.unwrap();
     holder.close().await;
     let again = daemon
