@@ -141,7 +141,12 @@ async fn whatever_happens_around_a_commit_its_answer_is_true() {
         let pay = r#"{"from":1,"to":2,"amount":1}"#;
         let first = daemon.post_keyed("/transaction", &key, pay).await;
         assert!(proxy.has_struck(), "{fault:?}");
-        assert_eq!(first.status, 200, "{fault:?} {first:?}");
+        assert_eq!(
+            first.status,
+            200,
+            "{fault:?} {first:?} {:?}",
+            daemon.log.all()
+        );
         expected += 1;
         assert_eq!(stored(&database).await, expected, "{fault:?}");
         let again = daemon.post_keyed("/transaction", &key, pay).await;
