@@ -175,12 +175,16 @@ async fn pump_back(
     after: tokio::sync::watch::Receiver<After>,
 ) {
     let mut buffer = BytesMut::new();
+    let mut warned = false;
     while let Ok(1..) = from.read_buf(&mut buffer).await {
         match *after.borrow() {
             After::Pass => {}
+            // Once, at the start of the answer: later pieces may begin anywhere.
+            After::Warn if warned => {}
             // The answer has come, so the commit is done; nobody hears of it.
             After::DropAnswer => return,
             After::Warn => {
+                warned = true;
                 let mut notice = BytesMut::new();
                 let fields =
                     b"SWARNING\0VWARNING\0C01000\0Mcanceling wait for synchronous replication\0\0";
