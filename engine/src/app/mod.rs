@@ -27,13 +27,12 @@ use crate::cache::{Balances, CacheError};
 use crate::clock::Clock;
 use crate::config::ServeConfig;
 use crate::config::{AccessLog, LogFormat};
-use crate::domain::currency::Currencies;
 use crate::http;
 use crate::lock_queue::{BatchLimits, LockQueue};
 use crate::store::commit::{CommitSettings, session_parameters};
 use crate::store::link::{Link, LinkError};
 use crate::store::migrate::{SchemaError, check_schema};
-use crate::store::read::{ReadError, ReadSettings, Reader};
+use crate::store::read::{ReadSettings, Reader};
 use crate::store::wire::SessionSettings;
 use crate::supervisor::Supervisor;
 use crate::telemetry::{self, access_log, exporter, logs, metrics};
@@ -74,8 +73,6 @@ pub enum AppError {
     Link(LinkError),
     /// The schema is not this engine's.
     Schema(SchemaError),
-    /// The database does not answer as it should.
-    Read(ReadError),
     /// The Redis URL cannot be used.
     Cache(CacheError),
     /// The log, the access log or the admin thread cannot be started.
@@ -89,7 +86,7 @@ impl AppError {
     #[must_use]
     pub const fn is_unavailable(&self) -> bool {
         match self {
-            Self::Link(_) | Self::Read(_) | Self::Listen { .. } => true,
+            Self::Link(_) | Self::Listen { .. } => true,
             Self::Schema(_) => true,
             Self::DatabaseUrl(_) | Self::Cache(_) | Self::Thread(_) | Self::Tasks(_) => false,
         }
@@ -118,7 +115,6 @@ impl fmt::Display for AppError {
             }
             Self::Link(source) => write!(formatter, "--database-url: {source}"),
             Self::Schema(source) => source.fmt(formatter),
-            Self::Read(source) => write!(formatter, "--database-url: {source}"),
             Self::Cache(source) => write!(formatter, "--redis-url: {source}"),
             Self::Thread(source) => write!(formatter, "start a thread: {source}"),
             Self::Tasks(names) => write!(formatter, "did not end in order: {}", names.join(", ")),
@@ -171,7 +167,6 @@ impl Engine {
             .map_err(AppError::DatabaseUrl)?;
         check_database(config).await?;
         let reader = Reader::connect(&read_settings(config, database.clone()), clock.clone());
-        let currencies = reader.currencies().await.map_err(AppError::Read)?;
         let balances = start_cache(config, &supervisor)?;
         let history = Arc::new(History::new(balances.clone(), reader.clone()));
         let batches = Batches::new(
@@ -180,8 +175,7 @@ impl Engine {
             Arc::clone(&readiness),
             Arc::clone(&history),
         );
-        let committers =
-            start_committers(config, database, currencies, Arc::new(batches), &supervisor);
+        let committers = start_committers(config, database, Arc::new(batches), &supervisor);
         let admission = Admission::new(
             admission_settings(config),
             committers.clone(),
@@ -324,13 +318,12 @@ fn start_admin(
 fn start_committers(
     config: &ServeConfig,
     database: tokio_postgres::Config,
-    currencies: Currencies,
     observer: Arc<Batches>,
     supervisor: &Supervisor,
 ) -> Committers {
     let committers = Committers::new(
         LockQueue::new(batch_limits(config)),
-        batch_settings(config, database, currencies),
+        batch_settings(config, database),
         observer,
         Clock::System,
     );
@@ -404,11 +397,7 @@ fn batch_limits(config: &ServeConfig) -> BatchLimits {
     }
 }
 
-fn batch_settings(
-    config: &ServeConfig,
-    database: tokio_postgres::Config,
-    currencies: Currencies,
-) -> BatchSettings {
+fn batch_settings(config: &ServeConfig, database: tokio_postgres::Config) -> BatchSettings {
     let (batch, limits) = (&config.tuning.batch, &config.tuning.database);
     BatchSettings {
         policy: Policy {
@@ -430,7 +419,6 @@ fn batch_settings(
             },
             idempotency_retention: config.tuning.admission.idempotency_retention,
             engine_id: Uuid::from_u64_pair(random(), random()),
-            currencies,
         },
     }
 }

@@ -85,8 +85,8 @@ pub(super) async fn attempt(
     clock: &Clock,
 ) -> Attempted {
     let start = Instant::now();
-    let unix_ms = clock.unix_ms();
-    let (locked, stored) = match look_up(session, tickets, pending, unix_ms).await {
+    let asked_ms = clock.unix_ms();
+    let (locked, stored) = match look_up(session, tickets, pending).await {
         Ok(looked_up) => looked_up,
         Err(error) => return Attempted::FailedEarly(error),
     };
@@ -104,11 +104,13 @@ pub(super) async fn attempt(
         accounts: locked.accounts,
         reversed: locked.reversed,
     };
+    // Ids carry the database's time: one clock for all engines.
+    let unix_ms = u64::try_from(locked.database_ms).unwrap_or(0);
     let mut fold = Fold::new(known, ids, unix_ms);
     let folded = if found {
         Folded::default()
     } else {
-        fold_all(&mut fold, tickets, pending.is_some(), unix_ms).await
+        fold_all(&mut fold, tickets, pending.is_some(), asked_ms).await
     };
     let fold_took = start.elapsed().saturating_sub(lock);
     let requests: Vec<&TransferRequest> = tickets
@@ -149,10 +151,8 @@ async fn look_up(
     session: &mut CommitSession,
     tickets: &[Ticket],
     pending: Option<&Folded>,
-    unix_ms: u64,
 ) -> Result<(Locked, HashMap<TransferId, Outcome>), StepError> {
-    let about_ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);
-    let locked = session.lock(&ask(tickets), about_ms).await?;
+    let locked = session.lock(&ask(tickets)).await?;
     let mut wanted: Vec<Uuid> = locked
         .keys
         .iter()

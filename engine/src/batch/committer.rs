@@ -18,6 +18,11 @@ use crate::domain::{Account, DatabaseIdentity};
 use crate::lock_queue::{Batch, Claim, CloseReason, LockQueue, Placed};
 use crate::store::commit::{CommitSession, CommitSettings, StepError};
 
+/// A batch that takes longer than this no longer counts as in flight: it may wait
+/// for a row that a stranger holds, and others need not wait with it. Ten times
+/// what a usual commit takes.
+const STALL: Duration = Duration::from_millis(50);
+
 /// How often an idle committer looks whether more arrives before it starts.
 const GATHER_TURNS_MAX: usize = 16;
 /// A commit in flight for longer waits for somebody: the largest batch takes
@@ -73,6 +78,7 @@ struct Shared {
     observer: Arc<dyn BatchObserver>,
     clock: Clock,
     work: Notify,
+    /// Committers that are getting on with a batch, or about to take one.
     in_flight: AtomicUsize,
     /// Of those, the ones in flight longer than [`SLOW_AFTER`].
     slow: AtomicUsize,
@@ -183,6 +189,26 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Stops counting as in flight, once: another committer may start then.
+    fn stand_aside(&self, counted: &mut bool) {
+        if std::mem::take(counted) {
+            self.in_flight.fetch_sub(1, Ordering::SeqCst);
+            self.nudge();
+        }
+    }
+
+    /// Lets work run to its end, standing aside if that takes long.
+    async fn unless_it_stalls<T>(&self, counted: &mut bool, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        if let Ok(done) = tokio::time::timeout(STALL, &mut work).await {
+            return done;
+        }
+        self.stand_aside(counted);
+        work.await
+    }
+}
+
 /// One committer: its session and its id sequence.
 #[derive(Debug)]
 struct Worker {
@@ -190,6 +216,8 @@ struct Worker {
     number: usize,
     session: Option<CommitSession>,
     ids: TransferIds,
+    /// Whether `in_flight` counts it.
+    counted: bool,
     /// Size of its last batch: what a busy queue is likely to gather again.
     last_transfers: usize,
 }
@@ -221,6 +249,7 @@ impl Worker {
             number,
             session: None,
             ids,
+            counted: false,
             last_transfers: 0,
         }
     }
@@ -229,15 +258,22 @@ impl Worker {
         self.connect_while_idle().await;
         while let Some(batch) = self.next_batch().await {
             self.see_through(batch).await;
-            self.shared.in_flight.fetch_sub(1, Ordering::SeqCst);
+            self.stand_aside();
             if self.shared.draining.load(Ordering::SeqCst) {
                 self.shared.work.notify_waiters();
             }
             self.connect_while_idle().await;
         }
+        // Whoever waits may be the last now, and must see that it is over.
+        self.shared.work.notify_waiters();
+        self.shared.work.notify_one();
         if self.session.take().is_some() {
             self.shared.connected.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    fn stand_aside(&mut self) {
+        self.shared.stand_aside(&mut self.counted);
     }
 
     /// Waits until there is a batch to commit; `None` when draining is over.
@@ -252,6 +288,7 @@ impl Worker {
             if shared.may_start(in_flight)
                 && let Some(batch) = shared.queue.take()
             {
+                self.counted = true;
                 // What is left may be enough for another committer.
                 shared.nudge();
                 return Some(batch);
@@ -363,7 +400,8 @@ impl Worker {
             };
             part.attempts = part.attempts.saturating_add(1);
             let (pending, ids) = (part.pending.as_ref(), &mut self.ids);
-            let attempted = attempt(session, &part.tickets, pending, ids, &shared.clock).await;
+            let work = attempt(session, &part.tickets, pending, ids, &shared.clock);
+            let attempted = shared.unless_it_stalls(&mut self.counted, work).await;
             let round_trips = session.take_round_trips();
             let error = match attempted {
                 Attempted::Committed(folded, phases) => {
@@ -388,6 +426,7 @@ impl Worker {
                 }
                 Attempted::FailedEarly(error) | Attempted::FailedConfirming(error) => error,
             };
+            self.stand_aside();
             if let Some(end) = self.after_failure(&mut part, &error) {
                 return end;
             }
@@ -426,7 +465,8 @@ impl Worker {
             ?error,
             "commit attempt failed"
         );
-        if step == NextStep::Reconnect {
+        // After a failure that nobody foresaw the session may be what is wrong.
+        if matches!(step, NextStep::Reconnect | NextStep::Fail) {
             self.disconnect(&format!("{error:?}"));
         }
         if part.pending.is_some() {
@@ -439,6 +479,12 @@ impl Worker {
             // A key conflict that does not go away is a row at fault.
             NextStep::Bisect => Some(part.bisect()),
             NextStep::Retry if exhausted && cause == Cause::KeyConflict => Some(part.bisect()),
+            // A row that somebody else keeps must not keep strangers waiting.
+            NextStep::Retry
+                if cause == Cause::LockTimeout && 1 < part.attempts && 1 < part.tickets.len() =>
+            {
+                Some(part.bisect())
+            }
             NextStep::Retry | NextStep::Reconnect if !exhausted => None,
             NextStep::Retry | NextStep::Reconnect | NextStep::Fail => {
                 tracing::error!(
@@ -480,19 +526,26 @@ impl Worker {
             if self.session.is_some() || self.connect().await {
                 return true;
             }
+            self.stand_aside();
             tries = tries.saturating_add(1);
             tokio::time::sleep(self.backoff(tries)).await;
         }
     }
 
     /// Between batches: reconnects, so that the next batch need not wait for it
-    /// and readiness is known, until there is work or draining.
+    /// and readiness is known. Work is left to those who have a session; only if
+    /// nobody has one is it taken without, to be answered in time.
     async fn connect_while_idle(&mut self) {
         let mut tries = 0_u32;
         while self.session.is_none() && !self.connect().await {
-            let idle = self.shared.queue.ready() == 0;
-            if !idle || self.shared.draining.load(Ordering::SeqCst) {
+            if self.shared.draining.load(Ordering::SeqCst) {
                 return;
+            }
+            if self.shared.queue.ready() > 0 {
+                if self.shared.connected.load(Ordering::Relaxed) == 0 {
+                    return;
+                }
+                self.shared.nudge();
             }
             tries = tries.saturating_add(1);
             tokio::time::sleep(self.backoff(tries)).await;

@@ -126,6 +126,9 @@ pub fn cause_of(sqlstate: &str, constraint: Option<&str>) -> Cause {
         "40001" => Cause::SerializationFailure,
         "40P01" => Cause::Deadlock,
         "55P03" => Cause::LockTimeout,
+        // The sequence is behind its table, after a restore that left it out: no
+        // fault of the rows.
+        "23505" if constraint == Some("commits_pkey") => Cause::Other,
         "23505" => Cause::KeyConflict,
         "57014" | "25P03" => Cause::Timeout,
         "57P01" | "57P02" | "57P03" => Cause::Shutdown,
@@ -195,6 +198,11 @@ mod tests {
             "23505",
             Some("idempotency_keys_1_pkey"),
             (Cause::KeyConflict, NextStep::Retry),
+        );
+        check(
+            "23505",
+            Some("commits_pkey"),
+            (Cause::Other, NextStep::Fail),
         );
         check("25P02", None, (Cause::CommitRolledBack, NextStep::Retry));
     }

@@ -14,11 +14,11 @@
 //!
 //! If keys were found, one more ([`CommitSession::find`]) reads the rows they led to.
 //! Second ([`CommitSession::write`]): COPY transfers, COPY keys, rejections and
-//! reversals if any, one UPDATE of the accounts, terms if any, the `commits` row,
+//! reversals if any, one UPDATE of the accounts (with their terms, if any change), the `commits` row,
 //! COMMIT. An error in any of them skips the rest, COMMIT included.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use uuid::Uuid;
@@ -34,7 +34,8 @@ use crate::domain::transfer::{
     NewKey, NewRejection, NewTransfer, Outcome, Receipt, RejectReason, Rejection, TransferRequest,
 };
 use crate::domain::{
-    Account, AccountId, AccountStatus, CommitId, CurrencyId, DatabaseIdentity, TransferId,
+    Account, AccountId, AccountStatus, CommitId, Currency, CurrencyCode, CurrencyId,
+    DatabaseIdentity, TransferId,
 };
 
 /// Name, text and parameter types of every prepared statement.
@@ -105,10 +106,14 @@ const STATEMENTS: &[(&str, &str, &[u32])] = &[
         ],
     ),
     (
-        "terms",
-        include_str!("../../../sql/queries/commit_update_terms.sql"),
+        "accounts_with_terms",
+        include_str!("../../../sql/queries/commit_update_accounts_with_terms.sql"),
         &[
             oid::INT8_ARRAY,
+            oid::INT8_ARRAY,
+            oid::INT8_ARRAY,
+            oid::UUID_ARRAY,
+            oid::INT8,
             oid::INT2_ARRAY,
             oid::INT8_ARRAY,
             oid::TEXT_ARRAY,
@@ -281,8 +286,28 @@ pub struct CommitSettings {
     pub idempotency_retention: Duration,
     /// Which engine writes.
     pub engine_id: Uuid,
-    /// Read once at start.
-    pub currencies: Currencies,
+}
+
+/// The database's time, from the last time it told. The engine's own wall clock
+/// has no say in which keys are known.
+#[derive(Clone, Copy, Debug)]
+struct DatabaseClock {
+    unix_ms: i64,
+    told_at: Instant,
+}
+
+impl DatabaseClock {
+    fn at(unix_ms: i64) -> Self {
+        Self {
+            unix_ms,
+            told_at: Instant::now(),
+        }
+    }
+
+    fn about_ms(&self) -> i64 {
+        let since = i64::try_from(self.told_at.elapsed().as_millis()).unwrap_or(i64::MAX);
+        self.unix_ms.saturating_add(since)
+    }
 }
 
 /// A session that commits batches.
@@ -293,6 +318,7 @@ pub struct CommitSession {
     currencies: Currencies,
     engine_id: Uuid,
     identity: DatabaseIdentity,
+    database_clock: DatabaseClock,
     round_trips: u32,
     /// The periods that the prepared statement `keys` looks through.
     searched: Vec<i32>,
@@ -307,31 +333,34 @@ impl CommitSession {
     /// [`OpenError`]; nothing was written.
     pub async fn open(settings: &CommitSettings) -> Result<Self, OpenError> {
         let hosts = settings.session.config.get_hosts().len().max(1);
-        let mut last = None;
-        let mut answered = false;
+        let limit = settings.session.connect_timeout;
+        let mut worst = OpenError::NoWritableHost;
         for host_index in 0..hosts {
-            let mut connection = match Connection::connect(&settings.session, host_index).await {
-                Ok(connection) => connection,
-                Err(error) => {
-                    last = Some(error);
-                    continue;
-                }
-            };
-            answered = true;
-            if let Some(identity) = prove_writable(&mut connection).await? {
-                return Self::prepare(settings, connection, identity).await;
+            // One limit for all of it: a host that half works must not keep the
+            // engine from the one that does.
+            let opened = tokio::time::timeout(limit, Self::open_host(settings, host_index)).await;
+            match opened.unwrap_or(Err(OpenError::Unreachable(WireError::Timeout(limit)))) {
+                Ok(session) => return Ok(session),
+                // What answers tells more than what does not.
+                Err(OpenError::Unreachable(_)) if host_index > 0 => {}
+                Err(error) => worst = error,
             }
         }
-        match last {
-            Some(error) if !answered => Err(OpenError::Unreachable(error)),
-            _ => Err(OpenError::NoWritableHost),
-        }
+        Err(worst)
+    }
+
+    async fn open_host(settings: &CommitSettings, host_index: usize) -> Result<Self, OpenError> {
+        let mut connection = Connection::connect(&settings.session, host_index)
+            .await
+            .map_err(OpenError::Unreachable)?;
+        let facts = prove_writable(&mut connection).await?;
+        Self::prepare(settings, connection, facts).await
     }
 
     async fn prepare(
         settings: &CommitSettings,
         mut connection: Connection,
-        identity: DatabaseIdentity,
+        (identity, database_clock): (DatabaseIdentity, DatabaseClock),
     ) -> Result<Self, OpenError> {
         for (name, sql, types) in STATEMENTS {
             connection
@@ -344,12 +373,16 @@ impl CommitSession {
         if let Some(error) = failed {
             return Err(OpenError::Schema(WireError::Server(error)));
         }
+        let currencies = load_currencies(&mut connection)
+            .await
+            .map_err(OpenError::Schema)?;
         let mut session = Self {
             connection,
             periods: Periods::new(settings.idempotency_retention),
-            currencies: settings.currencies.clone(),
+            currencies,
             engine_id: settings.engine_id,
             identity,
+            database_clock,
             round_trips: 0,
             searched: Vec::new(),
             commit_ids: Vec::new(),
@@ -406,8 +439,8 @@ impl CommitSession {
     ///
     /// # Errors
     /// [`StepError`], never `Unknown`: nothing can have been committed.
-    pub async fn lock(&mut self, ask: &Ask, live_ms: i64) -> Result<Locked, StepError> {
-        let live = self.periods.live(live_ms);
+    pub async fn lock(&mut self, ask: &Ask) -> Result<Locked, StepError> {
+        let live = self.periods.live(self.database_clock.about_ms());
         let commit_id = self.next_commit_id().await.map_err(StepError::Lost)?;
         let steps = self.ask_lock(ask, &live).map_err(StepError::Lost)?;
         self.send().await.map_err(StepError::Lost)?;
@@ -416,6 +449,7 @@ impl CommitSession {
         if locked.accounts.is_empty() {
             return Ok(locked);
         }
+        self.database_clock = DatabaseClock::at(locked.database_ms);
         if let Err(moved) = self.periods.check(locked.database_ms, &live) {
             self.roll_back().await.map_err(StepError::Lost)?;
             self.load_periods().await.map_err(StepError::Lost)?;
@@ -560,7 +594,7 @@ impl CommitSession {
             .currencies
             .by_id(currency_id)
             .ok_or(WireError::Protocol(
-                "an account in a currency added since start; restart the engine",
+                "an account in a currency added since this session began",
             ))?;
         let status = AccountStatus::from_code(row.i16_or_missing(6)?)
             .ok_or(WireError::Protocol("an account status of a newer schema"))?;
@@ -700,14 +734,14 @@ impl CommitSession {
             }
             None if last_tag == "COMMIT" && state == TransactionState::Idle => Ok(()),
             // A COMMIT in a failed transaction answers ROLLBACK, without an error.
-            None => {
-                self.roll_back().await.map_err(StepError::Lost)?;
-                Err(StepError::RolledBack(Box::new(ServerError {
-                    sqlstate: "25P02".into(),
-                    message: format!("COMMIT answered {last_tag}"),
-                    ..ServerError::default()
-                })))
-            }
+            None if last_tag == "ROLLBACK" => Err(StepError::RolledBack(Box::new(ServerError {
+                sqlstate: "25P02".into(),
+                message: "COMMIT answered ROLLBACK".into(),
+                ..ServerError::default()
+            }))),
+            None => Err(StepError::Unknown(UnknownCause::Wire(WireError::Protocol(
+                "COMMIT answered neither COMMIT nor ROLLBACK",
+            )))),
         }
     }
 
@@ -717,27 +751,18 @@ impl CommitSession {
             encode::copy(&mut self.connection.outgoing, |out| {
                 copy_transfers(write, out)
             })?;
-            self.ask_accounts(write)?;
             self.ask_reversals(write)?;
+        }
+        if write.terms.is_empty() {
+            self.ask_accounts(write)?;
+        } else {
+            self.ask_accounts_with_terms(write)?;
         }
         if !write.keys.is_empty() {
             self.ask_keys(write)?;
         }
         if !write.rejections.is_empty() {
             self.ask_rejections(write)?;
-        }
-        for terms in write.terms {
-            let name = terms.name.as_ref().and_then(|name| name.as_deref());
-            self.connection.execute(
-                "terms",
-                &[
-                    &vec![terms.account_id.get()],
-                    &vec![terms.status.code()],
-                    &vec![terms.min_balance],
-                    &vec![name],
-                    &vec![i16::from(terms.name.is_some())],
-                ],
-            )?;
         }
         let count = |rows: usize| {
             i32::try_from(rows).map_err(|_many| WireError::Protocol("a batch beyond INTEGER"))
@@ -758,30 +783,59 @@ impl CommitSession {
 
     /// Each account once, as its last transfer of the batch left it.
     fn ask_accounts(&mut self, write: &Write<'_>) -> Result<(), WireError> {
-        let mut ids: Vec<i64> = Vec::with_capacity(write.transfers.len().saturating_mul(2));
-        for transfer in write.transfers {
-            ids.push(transfer.debit_account_id.get());
-            ids.push(transfer.credit_account_id.get());
+        let rows = AccountRows::of(write)?;
+        if rows.ids.is_empty() {
+            return Ok(());
         }
-        ids.sort_unstable();
-        ids.dedup();
-        let mut balances = Vec::with_capacity(ids.len());
-        let mut versions = Vec::with_capacity(ids.len());
-        let mut heads: Vec<Option<Uuid>> = Vec::with_capacity(ids.len());
-        for id in &ids {
-            let account = AccountId::new(*id)
-                .ok()
-                .and_then(|id| write.accounts.get(&id))
-                .ok_or(WireError::Protocol(
-                    "a transfer of an account that was not locked",
-                ))?;
-            balances.push(account.balance);
-            versions.push(account.version);
-            heads.push(account.head.map(TransferId::uuid));
-        }
-        let count = i64::try_from(ids.len()).unwrap_or(i64::MAX);
-        self.connection
-            .execute("accounts", &[&ids, &balances, &versions, &heads, &count])
+        self.connection.execute(
+            "accounts",
+            &[
+                &rows.ids,
+                &rows.balances,
+                &rows.versions,
+                &rows.heads,
+                &rows.count(),
+            ],
+        )
+    }
+
+    /// The same with terms, in one statement: a limit lifted before an overdraft
+    /// and an account closed after its last payment both pass the checks only if
+    /// balance and terms change together.
+    fn ask_accounts_with_terms(&mut self, write: &Write<'_>) -> Result<(), WireError> {
+        let rows = AccountRows::of(write)?;
+        let names: HashMap<i64, Option<&str>> = write
+            .terms
+            .iter()
+            .filter_map(|terms| {
+                let name = terms.name.as_ref()?;
+                Some((terms.account_id.get(), name.as_deref()))
+            })
+            .collect();
+        let renamed: Vec<i16> = rows
+            .ids
+            .iter()
+            .map(|id| i16::from(names.contains_key(id)))
+            .collect();
+        let names: Vec<Option<&str>> = rows
+            .ids
+            .iter()
+            .map(|id| names.get(id).copied().flatten())
+            .collect();
+        self.connection.execute(
+            "accounts_with_terms",
+            &[
+                &rows.ids,
+                &rows.balances,
+                &rows.versions,
+                &rows.heads,
+                &rows.count(),
+                &rows.statuses,
+                &rows.limits,
+                &names,
+                &renamed,
+            ],
+        )
     }
 
     fn ask_reversals(&mut self, write: &Write<'_>) -> Result<(), WireError> {
@@ -884,6 +938,47 @@ impl CommitSession {
     }
 }
 
+/// The accounts a batch changes, ascending, column by column.
+#[derive(Debug, Default)]
+struct AccountRows {
+    ids: Vec<i64>,
+    balances: Vec<i64>,
+    versions: Vec<i64>,
+    heads: Vec<Option<Uuid>>,
+    statuses: Vec<i16>,
+    limits: Vec<Option<i64>>,
+}
+
+impl AccountRows {
+    fn of(write: &Write<'_>) -> Result<Self, WireError> {
+        let sides = write
+            .transfers
+            .iter()
+            .flat_map(|transfer| [transfer.debit_account_id, transfer.credit_account_id]);
+        let terms = write.terms.iter().map(|terms| terms.account_id);
+        let mut ids: Vec<AccountId> = sides.chain(terms).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut rows = Self::default();
+        for id in ids {
+            let account = write.accounts.get(&id).ok_or(WireError::Protocol(
+                "a transfer of an account that was not locked",
+            ))?;
+            rows.ids.push(id.get());
+            rows.balances.push(account.balance);
+            rows.versions.push(account.version);
+            rows.heads.push(account.head.map(TransferId::uuid));
+            rows.statuses.push(account.status.code());
+            rows.limits.push(account.min_balance);
+        }
+        Ok(rows)
+    }
+
+    fn count(&self) -> i64 {
+        i64::try_from(self.ids.len()).unwrap_or(i64::MAX)
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum LockStep {
     Begin,
@@ -898,10 +993,10 @@ fn ends_session(sqlstate: &str) -> bool {
     sqlstate.starts_with("57P") || sqlstate.starts_with("08")
 }
 
-/// `None` when this host takes no writes.
+/// Which history it writes, and its time.
 async fn prove_writable(
     connection: &mut Connection,
-) -> Result<Option<DatabaseIdentity>, OpenError> {
+) -> Result<(DatabaseIdentity, DatabaseClock), OpenError> {
     let rows = connection
         .simple(include_str!("../../../sql/queries/session_facts.sql"))
         .await
@@ -912,7 +1007,7 @@ async fn prove_writable(
             .unwrap_or_default()
     };
     if text(0) != "f" || text(1) != "off" {
-        return Ok(None);
+        return Err(OpenError::NoWritableHost);
     }
     if text(2) != connection.process_id.to_string() {
         return Err(OpenError::Pooler);
@@ -921,11 +1016,40 @@ async fn prove_writable(
         .simple(include_str!("../../../sql/queries/session_durable.sql"))
         .await
         .map_err(OpenError::Unreachable)?;
+    let unclear = |_| OpenError::Schema(WireError::Protocol("session facts that are no numbers"));
     let identity = DatabaseIdentity {
-        system_identifier: text(4).parse().unwrap_or(0),
-        timeline: text(5).parse().unwrap_or(0),
+        system_identifier: text(4).parse().map_err(unclear)?,
+        timeline: text(5).parse().map_err(unclear)?,
     };
-    Ok(Some(identity))
+    let database_ms = text(3).parse().map_err(unclear)?;
+    Ok((identity, DatabaseClock::at(database_ms)))
+}
+
+/// Read for each session: an account may be opened in a currency that a later
+/// migration added.
+async fn load_currencies(connection: &mut Connection) -> Result<Currencies, WireError> {
+    let rows = connection
+        .simple(include_str!("../../../sql/queries/session_currencies.sql"))
+        .await?;
+    let mut currencies = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let unclear = WireError::Protocol("a currency that makes no sense");
+        let (Some(id), Some(code), Some(digits)) = (row.text(0)?, row.text(1)?, row.text(2)?)
+        else {
+            return Err(unclear);
+        };
+        let (Ok(id), Some(code), Ok(digits)) =
+            (id.parse(), CurrencyCode::parse(code), digits.parse())
+        else {
+            return Err(unclear);
+        };
+        currencies.push(Currency {
+            id: CurrencyId(id),
+            code,
+            digits,
+        });
+    }
+    Ok(Currencies::new(currencies))
 }
 
 fn stored_rejection(row: &Row) -> Result<(TransferId, Outcome), WireError> {

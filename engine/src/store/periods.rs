@@ -108,8 +108,16 @@ impl Periods {
             .all
             .iter()
             .any(|period| (period.starts_ms..period.ends_ms).contains(&ahead));
+        // A key within retention may be in any of these.
+        let oldest = database_ms.saturating_sub(self.retention_ms);
+        let searched = self
+            .all
+            .iter()
+            .filter(|period| oldest < period.ends_ms && period.starts_ms <= database_ms)
+            .all(|period| looked_through.contains(&period.number));
         if inside
             && neighbour
+            && searched
             && self
                 .of(database_ms)
                 .all(|period| looked_through.contains(&period))
@@ -180,6 +188,16 @@ mod tests {
     fn every_period_within_retention_is_looked_through() {
         assert_eq!(periods().live(4 * DAY_MS + DAY_MS / 2), [2, 3, 4]);
         assert_eq!(periods().live(5 * DAY_MS - 1), [2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_search_by_a_wrong_clock_is_noticed() {
+        let periods = periods();
+        let noon = 4 * DAY_MS + DAY_MS / 2;
+        assert_eq!(periods.check(noon, &periods.live(noon)), Ok(()));
+        // An engine whose clock is ahead leaves out what is still within retention.
+        assert!(periods.check(noon, &periods.live(noon + DAY_MS)).is_err());
+        assert!(periods.check(noon, &[3, 4]).is_err());
     }
 
     #[test]

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use engine::admission::Refused;
 use engine::batch::retry::Cause;
-use engine::domain::{Details, Outcome};
+use engine::domain::account::MinBalance;
+use engine::domain::fold::ChangeOutcome;
+use engine::domain::{AccountChange, AccountStatus, Details, Outcome};
 use tokio::sync::Notify;
 
-use crate::support::core::{Core, CoreSettings, fund, in_seconds, keyed, transfer};
+use crate::support::core::{Core, CoreSettings, account, fund, in_seconds, keyed, transfer};
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::{TestDatabase, database, verify};
 
@@ -404,5 +406,202 @@ async fn draining_answers_everything_that_was_let_in() {
         }
     }
     assert_eq!(transfers(&database).await, 50 + done);
+    verify(&database).await;
+}
+
+/// Waits until a session of this database waits for a row.
+async fn somebody_waits(link: &engine::store::link::Link) {
+    loop {
+        let waiting: i64 = link
+            .client
+            .query_one(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+                &[],
+            )
+            .await
+            .unwrap()
+            .get(0);
+        if waiting > 0 {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_waits_for_a_strangers_row_holds_nobody_else_up() {
+    let database = database().await;
+    let settings = CoreSettings {
+        parallel_transfers_min: 128,
+        ..CoreSettings::default()
+    };
+    let core = Core::start(&database.url, &settings);
+    fund(&database.url, &core, 4, "10.00").await;
+    let holder = database.connect().await;
+    holder
+        .client
+        .batch_execute("BEGIN; SELECT 1 FROM accounts WHERE id = 1 FOR UPDATE")
+        .await
+        .unwrap();
+    let admission = core.admission.clone();
+    let blocked = tokio::spawn(async move {
+        admission
+            .transfer(transfer(1, 2, "1"), in_seconds(30))
+            .await
+    });
+    let link = database.connect().await;
+    somebody_waits(&link).await;
+    let other = core
+        .admission
+        .transfer(transfer(3, 4, "1"), in_seconds(30))
+        .await;
+    assert!(
+        other.is_ok_and(|outcome| outcome.is_completed()),
+        "{other:?}"
+    );
+    assert!(!blocked.is_finished(), "the row is still held");
+    holder.client.batch_execute("ROLLBACK").await.unwrap();
+    assert!(
+        blocked
+            .await
+            .unwrap()
+            .is_ok_and(|outcome| outcome.is_completed())
+    );
+    core.stop().await;
+    verify(&database).await;
+}
+
+#[expect(clippy::too_many_lines, reason = "one scenario, read from top to bottom")]
+#[tokio::test(flavor = "multi_thread")]
+async fn terms_and_transfers_of_one_account_commit_together() {
+    let database = database().await;
+    let core = Core::start(
+        &database.url,
+        &CoreSettings {
+            committers: 1,
+            ..CoreSettings::default()
+        },
+    );
+    fund(&database.url, &core, 9, "10.00").await;
+    let holder = database.connect().await;
+    holder
+        .client
+        .batch_execute("BEGIN; SELECT 1 FROM accounts WHERE id = 9 FOR UPDATE")
+        .await
+        .unwrap();
+    // One batch is in flight; what comes now is the next one.
+    let admission = core.admission.clone();
+    let first = tokio::spawn(async move {
+        admission
+            .transfer(transfer(9, 8, "1"), in_seconds(30))
+            .await
+    });
+    let link = database.connect().await;
+    somebody_waits(&link).await;
+    let unlimited = AccountChange {
+        account_id: account(1),
+        status: None,
+        min_balance: Some(MinBalance::Unlimited),
+        name: Some(Some("credit line".into())),
+    };
+    let closed = AccountChange {
+        account_id: account(3),
+        status: Some(AccountStatus::Closed),
+        min_balance: None,
+        name: None,
+    };
+    let change = |change| {
+        let admission = core.admission.clone();
+        tokio::spawn(async move { admission.change_account(change, in_seconds(30)).await })
+    };
+    let pay = |request| {
+        let admission = core.admission.clone();
+        tokio::spawn(async move { admission.transfer(request, in_seconds(30)).await })
+    };
+    let waiting = |count| {
+        let committers = core.committers.clone();
+        async move {
+            while committers.waiting() < count {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let lifted = change(unlimited);
+    waiting(1).await;
+    let overdraft = pay(transfer(1, 2, "500.00"));
+    let emptied = pay(transfer(3, 2, "10.00"));
+    waiting(3).await;
+    let close = change(closed);
+    waiting(4).await;
+    holder.client.batch_execute("ROLLBACK").await.unwrap();
+    assert!(
+        first
+            .await
+            .unwrap()
+            .is_ok_and(|outcome| outcome.is_completed())
+    );
+    assert_eq!(lifted.await.unwrap(), Ok(ChangeOutcome::Changed));
+    assert!(
+        overdraft
+            .await
+            .unwrap()
+            .is_ok_and(|outcome| outcome.is_completed())
+    );
+    assert!(
+        emptied
+            .await
+            .unwrap()
+            .is_ok_and(|outcome| outcome.is_completed())
+    );
+    assert_eq!(close.await.unwrap(), Ok(ChangeOutcome::Changed));
+    assert!(
+        !core
+            .watch
+            .0
+            .lock()
+            .unwrap()
+            .failed
+            .contains(&Cause::DataError)
+    );
+    core.stop().await;
+    let row = link
+        .client
+        .query_one(
+            "SELECT balance, min_balance, name FROM accounts WHERE id = 1",
+            &[],
+        )
+        .await
+        .unwrap();
+    let row: (i64, Option<i64>, Option<String>) = (row.get(0), row.get(1), row.get(2));
+    assert_eq!(row, (-49_000, None, Some("credit line".into())));
+    verify(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_currency_added_while_serving_is_learnt_not_refused() {
+    let database = database().await;
+    let core = Core::start(&database.url, &CoreSettings::default());
+    fund(&database.url, &core, 2, "10.00").await;
+    let link = database.connect().await;
+    link.client
+        .batch_execute(
+            "INSERT INTO currencies VALUES (963, 'XTS', 3);
+             INSERT INTO accounts (id, currency_id, min_balance) VALUES (70, 963, NULL), (71, 963, 0)",
+        )
+        .await
+        .unwrap();
+    let (new, old) = tokio::join!(
+        core.admission
+            .transfer(transfer(70, 71, "1.234"), in_seconds(30)),
+        core.admission
+            .transfer(transfer(1, 2, "1.23"), in_seconds(30)),
+    );
+    for outcome in [new, old] {
+        assert!(
+            outcome.is_ok_and(|outcome| outcome.is_completed()),
+            "{outcome:?}"
+        );
+    }
+    core.stop().await;
     verify(&database).await;
 }

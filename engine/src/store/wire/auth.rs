@@ -42,7 +42,8 @@ pub(super) async fn open(
         ("database", config.get_dbname().unwrap_or(user)),
         (
             "application_name",
-            config.get_application_name().unwrap_or("engine"),
+            // A fixed name of their own: `commit_evict_stalled` knows them by it.
+            "engine-commit",
         ),
         ("client_encoding", "UTF8"),
     ];

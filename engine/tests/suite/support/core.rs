@@ -7,11 +7,7 @@ use engine::admission::{Admission, AdmissionSettings};
 use engine::batch::{BatchObserver, BatchSettings, Committers, Policy, retry::Cause};
 use engine::clock::Clock;
 use engine::domain::DatabaseIdentity;
-use engine::domain::currency::Currencies;
-use engine::domain::{
-    Account, AccountId, Currency, CurrencyCode, CurrencyId, DecimalAmount, IdempotencyKey,
-    TransferRequest,
-};
+use engine::domain::{Account, AccountId, DecimalAmount, IdempotencyKey, TransferRequest};
 use engine::lock_queue::{BatchLimits, CloseReason, LockQueue};
 use engine::store::commit::CommitSettings;
 use engine::store::wire::SessionSettings;
@@ -90,16 +86,6 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn start(url: &str, settings: &CoreSettings) -> Self {
-        let usd = Currency {
-            id: CurrencyId(840),
-            code: CurrencyCode::parse("USD").unwrap(),
-            digits: 2,
-        };
-        let eur = Currency {
-            id: CurrencyId(978),
-            code: CurrencyCode::parse("EUR").unwrap(),
-            digits: 2,
-        };
         let watch = Arc::new(Watch::default());
         let committers = Committers::new(
             LockQueue::new(BatchLimits {
@@ -122,7 +108,6 @@ impl Core {
                     },
                     idempotency_retention: Duration::from_secs(30 * 86_400),
                     engine_id: Uuid::from_u128(1),
-                    currencies: Currencies::new([usd, eur]),
                 },
             },
             watch.clone(),
