@@ -1,5 +1,6 @@
 //! The real binary as a black box: HTTP in front, a database of its own behind.
 
+mod accounts;
 mod commands;
 mod connections;
 mod contention;
@@ -17,6 +18,8 @@ mod random;
 mod redis;
 mod servers;
 mod start;
+
+use serde_json::Value;
 
 use crate::support::daemon::Daemon;
 use crate::support::{self, TestDatabase};
@@ -55,4 +58,10 @@ async fn count(database: &TestDatabase, query: &str) -> i64 {
     let count = link.client.query_one(query, &[]).await.unwrap().get(0);
     link.close().await;
     count
+}
+
+/// A text member of an answer.
+#[track_caller]
+fn text(value: &Value, name: &str) -> String {
+    value[name].as_str().unwrap().to_owned()
 }
