@@ -1,9 +1,8 @@
 -- Whether this session can take commits that last. Rows, as text: "t" in
--- recovery, "on" read-only, synchronous_commit, backend pid, database time in
+-- recovery, "on" read-only, backend pid, database time in
 -- ms, system identifier, timeline (of the WAL being written). Locks: none.
 SELECT pg_is_in_recovery(),
        current_setting('transaction_read_only'),
-       current_setting('synchronous_commit'),
        pg_backend_pid(),
        (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
        (SELECT system_identifier FROM pg_control_system()),

@@ -39,7 +39,7 @@ use crate::supervisor::Supervisor;
 use crate::telemetry::{self, access_log, exporter, logs, metrics};
 
 use ledger::EngineLedger;
-use observe::{Batches, Requests};
+use observe::{Batches, History, Requests};
 
 /// Connections the kernel completes before we accept them: a reconnecting fleet.
 const LISTEN_BACKLOG: u32 = 4_096;
@@ -172,16 +172,13 @@ impl Engine {
         check_database(config).await?;
         let reader = Reader::connect(&read_settings(config, database.clone()), clock.clone());
         let currencies = reader.currencies().await.map_err(AppError::Read)?;
-        let balances = Balances::new(&cache_settings(config), clock.clone(), random())
-            .map_err(AppError::Cache)?;
-        for (name, task) in balances.tasks() {
-            supervisor.spawn(name, task);
-        }
+        let balances = start_cache(config, &supervisor)?;
+        let history = Arc::new(History::new(balances.clone(), reader.clone()));
         let batches = Batches::new(
             metrics,
             balances.clone(),
             Arc::clone(&readiness),
-            reader.clone(),
+            Arc::clone(&history),
         );
         let committers =
             start_committers(config, database, currencies, Arc::new(batches), &supervisor);
@@ -204,11 +201,13 @@ impl Engine {
             clock,
             random(),
         ));
+        probes::watch_bodies(Arc::clone(&edge));
         probes::Probes {
             committers: committers.clone(),
             admission: admission.clone(),
             balances: balances.clone(),
             reader: reader.clone(),
+            history,
             readiness: Arc::clone(&readiness),
             database_url: config.database_url.clone(),
         }
@@ -261,6 +260,15 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+fn start_cache(config: &ServeConfig, supervisor: &Supervisor) -> Result<Balances, AppError> {
+    let balances =
+        Balances::new(&cache_settings(config), Clock::System, random()).map_err(AppError::Cache)?;
+    for (name, task) in balances.tasks() {
+        supervisor.spawn(name, task);
+    }
+    Ok(balances)
 }
 
 fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, AppError> {

@@ -19,30 +19,64 @@ use crate::telemetry::label::{
 use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::{RequestFacts, TransferFacts, TransferStatus};
 
+/// Which history the database has, and who must know when it has another.
+///
+/// Told by whoever reconnects first: a committer, or the probe that asks for
+/// the readers, whose sessions follow a promoted standby while the committers
+/// have nothing to commit and still hold a dead link.
+#[derive(Debug)]
+pub(super) struct History {
+    balances: Balances,
+    reader: Reader,
+    /// The history last connected to, to notice a change.
+    known: Mutex<Option<DatabaseIdentity>>,
+}
+
+impl History {
+    pub(super) fn new(balances: Balances, reader: Reader) -> Self {
+        Self {
+            balances,
+            reader,
+            known: Mutex::new(None),
+        }
+    }
+
+    /// A session said that the database has this history.
+    pub(super) fn is(&self, identity: DatabaseIdentity) {
+        // Held to the end, so that two who differ are heard one after the other.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_some_and(|known| known != identity) {
+            // Sessions of another history must not answer reads any more,
+            // nor fill the cache under the new one's keys.
+            tracing::warn!(?identity, "the database has another history now");
+            self.reader.forget_sessions();
+        }
+        *known = Some(identity);
+        self.balances.identity_changed(identity);
+    }
+}
+
 /// Listens to the committers.
 #[derive(Debug)]
 pub(super) struct Batches {
     metrics: &'static Metrics,
     balances: Balances,
     readiness: Arc<Readiness>,
-    reader: Reader,
-    /// The history last connected to, to notice a change.
-    identity: Mutex<Option<DatabaseIdentity>>,
+    history: Arc<History>,
 }
 
 impl Batches {
-    pub(super) fn new(
+    pub(super) const fn new(
         metrics: &'static Metrics,
         balances: Balances,
         readiness: Arc<Readiness>,
-        reader: Reader,
+        history: Arc<History>,
     ) -> Self {
         Self {
             metrics,
             balances,
             readiness,
-            reader,
-            identity: Mutex::new(None),
+            history,
         }
     }
 }
@@ -141,19 +175,7 @@ impl BatchObserver for Batches {
     }
 
     fn connected(&self, identity: DatabaseIdentity) {
-        {
-            let mut known = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-            if *known != Some(identity) {
-                // Sessions of another history must not answer reads any more,
-                // nor fill the cache under the new one's keys.
-                if known.is_some() {
-                    tracing::warn!(?identity, "the database has another history now");
-                    self.reader.forget_sessions();
-                }
-                *known = Some(identity);
-            }
-        }
-        self.balances.identity_changed(identity);
+        self.history.is(identity);
         self.readiness.set_database(Database::Up);
         self.readiness.set_writes(Writes::Accepted);
     }

@@ -10,6 +10,7 @@ use crate::admission::Admission;
 use crate::batch::Committers;
 use crate::cache::{Balances, BreakerState};
 use crate::config::DatabaseUrl;
+use crate::http::{Edge, Ledger, Observer};
 use crate::store::link::Link;
 use crate::store::maintain::{PartitionsAhead, partitions_ahead};
 use crate::store::migrate::{SchemaError, check_schema, version};
@@ -20,6 +21,8 @@ use crate::telemetry::label::{
     self, CacheError, CachePut, CacheRead, PartitionedTable, PoolConnection,
 };
 use crate::telemetry::metrics::{Metrics, flag, number};
+
+use super::observe::History;
 
 /// How often PostgreSQL is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -35,8 +38,18 @@ pub(super) struct Probes {
     pub(super) admission: Admission,
     pub(super) balances: Balances,
     pub(super) reader: Reader,
+    pub(super) history: Arc<History>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) database_url: DatabaseUrl,
+}
+
+/// At each scrape: how much of the budget for bodies is taken.
+pub(super) fn watch_bodies<L: Ledger, O: Observer>(edge: Arc<Edge<L, O>>) {
+    exporter::global().add_probe(Box::new(move |metrics| {
+        let (used, max) = edge.body_bytes();
+        metrics.requests.body_bytes.set(number(used));
+        metrics.requests.body_bytes_max.set(number(max));
+    }));
 }
 
 impl Probes {
@@ -62,7 +75,14 @@ impl Probes {
 
     async fn watch_database(&self, metrics: &'static Metrics) {
         loop {
-            let up = self.reader.ping().await.is_ok();
+            // Asked for its history, not only whether it is there: readers follow a
+            // promoted standby by themselves, and the cache must hear of it even
+            // while nobody commits.
+            let identity = self.reader.identity().await.ok();
+            let up = identity.is_some();
+            if let Some(identity) = identity {
+                self.history.is(identity);
+            }
             let writable = self.committers.is_connected();
             self.readiness
                 .set_database(if up { Database::Up } else { Database::Down });
@@ -172,7 +192,10 @@ impl Probes {
         let (used, max) = self.admission.permits();
         metrics.admission.permits.set(number(used));
         metrics.admission.permits_max.set(number(max));
-        metrics.admission.queue_depth.set(number(used));
+        metrics
+            .admission
+            .queue_depth
+            .set(number(self.committers.waiting()));
         metrics.admission.queue_depth_max.set(number(max));
         metrics
             .batch

@@ -70,6 +70,8 @@ struct Shared {
     clock: Clock,
     work: Notify,
     in_flight: AtomicUsize,
+    /// Transfers pushed and not yet taken.
+    waiting: AtomicUsize,
     connected: AtomicUsize,
     draining: AtomicBool,
 }
@@ -97,6 +99,7 @@ impl Committers {
                 clock,
                 work: Notify::new(),
                 in_flight: AtomicUsize::new(0),
+                waiting: AtomicUsize::new(0),
                 connected: AtomicUsize::new(0),
                 draining: AtomicBool::new(false),
             }),
@@ -113,6 +116,9 @@ impl Committers {
 
     /// Hands work over; it waits behind everything earlier on its accounts.
     pub fn push(&self, ticket: Ticket) {
+        self.shared
+            .waiting
+            .fetch_add(ticket.transfers(), Ordering::Relaxed);
         if self.shared.queue.push(ticket) == Placed::Joined {
             self.shared.nudge();
         }
@@ -128,6 +134,12 @@ impl Committers {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.shared.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Transfers waiting for an account or a committer.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::Relaxed)
     }
 
     /// Transfers that a committer could take now.
@@ -270,11 +282,16 @@ impl Worker {
 
     /// Commits a batch, part by part if need be, and frees its accounts.
     async fn see_through(&mut self, batch: Batch<Ticket>) {
-        let accounts: Vec<_> = batch
+        let mut accounts: Vec<_> = batch
             .members
             .iter()
             .flat_map(|ticket| ticket.accounts().iter().copied())
             .collect();
+        accounts.sort_unstable();
+        accounts.dedup();
+        self.shared
+            .waiting
+            .fetch_sub(batch.transfers, Ordering::Relaxed);
         self.last_transfers = batch.transfers;
         let now = self.shared.clock.now();
         self.shared.observer.taken(

@@ -38,6 +38,10 @@ impl Budget {
             free_bytes: AtomicUsize::new(bytes),
         }
     }
+
+    pub(super) fn free_bytes(&self) -> usize {
+        self.free_bytes.load(Ordering::Relaxed)
+    }
 }
 
 /// A part of the budget.

@@ -101,6 +101,13 @@ impl<L: Ledger, O: Observer> Edge<L, O> {
         }
     }
 
+    /// Bytes of bodies in flight, and how many there may be.
+    #[must_use]
+    pub fn body_bytes(&self) -> (usize, usize) {
+        let max = self.settings.bodies_bytes_max;
+        (max.saturating_sub(self.budget.free_bytes()), max)
+    }
+
     pub(super) fn manners(&self) -> Manners {
         Manners {
             ids: Arc::clone(&self.ids),

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 use hyper::Method;
 
+use crate::admission::Refused;
+
 /// A route, as the contract has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Route {
@@ -55,6 +57,25 @@ impl Route {
         Self::OpenApi,
         Self::Docs,
     ];
+
+    /// What a request that was cut off at its deadline is told.
+    pub(super) const fn too_late(self) -> Refused {
+        match self {
+            Self::Transfer
+            | Self::Transfers
+            | Self::Reversal
+            | Self::OpenAccounts
+            | Self::ChangeAccount => Refused::OutcomeUnknown,
+            Self::History
+            | Self::Transaction
+            | Self::Balance
+            | Self::Accounts
+            | Self::Account
+            | Self::Health
+            | Self::OpenApi
+            | Self::Docs => Refused::DeadlineExceeded,
+        }
+    }
 
     /// A bounded word for metrics and logs: the method and the path's template.
     #[must_use]

@@ -914,19 +914,16 @@ async fn prove_writable(
     if text(0) != "f" || text(1) != "off" {
         return Ok(None);
     }
-    if text(3) != connection.process_id.to_string() {
+    if text(2) != connection.process_id.to_string() {
         return Err(OpenError::Pooler);
     }
-    if text(2) == "off" || text(2) == "local" {
-        // An acknowledgement promises durability; the session may not waive it.
-        connection
-            .simple("SET synchronous_commit = on")
-            .await
-            .map_err(OpenError::Unreachable)?;
-    }
+    connection
+        .simple(include_str!("../../../sql/queries/session_durable.sql"))
+        .await
+        .map_err(OpenError::Unreachable)?;
     let identity = DatabaseIdentity {
-        system_identifier: text(5).parse().unwrap_or(0),
-        timeline: text(6).parse().unwrap_or(0),
+        system_identifier: text(4).parse().unwrap_or(0),
+        timeline: text(5).parse().unwrap_or(0),
     };
     Ok(Some(identity))
 }

@@ -303,6 +303,10 @@ impl Manager for SessionManager {
         let warnings = Arc::new(AtomicU64::new(0));
         // Ends with the client: ClientWrapper aborts it when dropped.
         let reader = tokio::spawn(read_socket(connection, Arc::clone(&warnings)));
+        // Opening accounts and telling a key's fate promise durability.
+        client
+            .batch_execute(include_str!("../../../sql/queries/session_durable.sql"))
+            .await?;
         Ok(Session {
             client: ClientWrapper::new(client, reader),
             warnings,

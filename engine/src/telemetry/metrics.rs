@@ -439,7 +439,7 @@ impl Commit {
             ),
             resolved: registrar.counter_by(
                 "engine_outcomes_looked_up_total",
-                "Transfers looked up after an unknown outcome, by whether they had been committed.",
+                "Batches looked up after an unknown outcome, by whether they had been committed.",
                 "result",
             ),
         }

@@ -11,6 +11,7 @@
 
 mod cache;
 mod commit;
+mod daemon;
 mod dev;
 mod reads;
 mod schema;

@@ -10,7 +10,7 @@ mod reads;
 mod transfers;
 
 use std::borrow::Cow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use hyper::body::{Body as _, Incoming};
@@ -35,6 +35,9 @@ use crate::store::read::{Corruption, ReadError};
 /// pool: no other connection shall wait a millisecond for them.
 const PARSE_INLINE_BYTES_MAX: usize = 64 * 1024;
 
+/// Past the deadline, for answers that are already on their way.
+const BACKSTOP: Duration = Duration::from_millis(500);
+
 /// One request, its body not read yet.
 pub(super) struct Call<'a, L, O> {
     pub(super) edge: &'a Edge<L, O>,
@@ -58,7 +61,12 @@ pub(super) async fn answer<L: Ledger, O: Observer>(
         }
         Found::Route(found, parameter) => {
             *route = Some(found);
-            Box::pin(cold(call, incoming, found, parameter)).await
+            let work = Box::pin(cold(call, incoming, found, parameter));
+            // Queue and database keep the deadline themselves; this is for what
+            // they do one after the other. Nobody waits a second past it.
+            let latest = tokio::time::Instant::from_std(call.deadline + BACKSTOP);
+            let answered = tokio::time::timeout_at(latest, work).await;
+            answered.unwrap_or_else(|_elapsed| Err(Problem::refused(found.too_late()).closing()))
         }
         Found::MethodNotAllowed(allow) => {
             let mut problem = Problem::new(

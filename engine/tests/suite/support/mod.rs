@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each topic uses its part")]
 
 pub(crate) mod core;
+pub(crate) mod daemon;
 pub(crate) mod proxy;
 
 use std::fmt::Write as _;

@@ -1,0 +1,125 @@
+//! PostgreSQL taken away under an engine, and given back.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use engine::store::link::Link;
+
+use super::load::{Load, Plan};
+use super::{count, engine, ledger};
+use crate::support::daemon::{Daemon, Request, eventually};
+use crate::support::{TestDatabase, admin_url, verify};
+
+async fn as_admin(statement: &str) {
+    let link = Link::open(&admin_url()).await.unwrap();
+    link.client.batch_execute(statement).await.unwrap();
+    link.close().await;
+}
+
+/// Ends every session of the database and lets nobody in.
+pub(super) async fn shut(database: &TestDatabase) {
+    let name = &database.name;
+    as_admin(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await;
+    end_sessions(database).await;
+}
+
+pub(super) async fn end_sessions(database: &TestDatabase) {
+    let name = &database.name;
+    as_admin(&format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+    ))
+    .await;
+}
+
+pub(super) async fn reopen(database: &TestDatabase) {
+    let name = &database.name;
+    as_admin(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_goes_and_comes_back_costs_time_only() {
+    let deadline = Duration::from_secs(2);
+    let database = ledger().await;
+    let daemon = Daemon::start(&database, &["--request-deadline", "2s"]).await;
+    daemon.open(8, 100).await;
+    let plan = Plan::new(vec![daemon.api], 8, 16);
+    let load = Load::start(Arc::new(plan));
+    load.until_acknowledged(100).await;
+    shut(&database).await;
+    eventually("unhealthy", async || {
+        daemon.get("/health").await.status == 503
+    })
+    .await;
+    let checks = daemon.readyz().await.1;
+    assert_eq!(checks["database"]["status"], "failed", "{checks}");
+    // Reads and writes alike: a definite answer, in time.
+    for request in [
+        Request::new("GET", "/balance/1"),
+        Request::new("GET", "/accounts"),
+        Request::new("GET", "/transactions"),
+        Request::new("GET", "/transactions?idempotency_key=x"),
+        Request::new("POST", "/accounts").json(r#"{"account_id":99,"currency":"USD"}"#),
+        Request::new("PATCH", "/accounts/1").json(r#"{"name":"n"}"#),
+        Request::new("POST", "/transaction").json(r#"{"from":1,"to":2,"amount":1}"#),
+    ] {
+        let begun = Instant::now();
+        let reply = daemon.call(&request).await;
+        let code = reply.json()["code"].clone();
+        assert!(
+            code == "database_unavailable" || code == "deadline_exceeded",
+            "{request:?} {reply:?}"
+        );
+        reply.expect_problem(503, code.as_str().unwrap(), &[]);
+        assert!(begun.elapsed() < deadline + Duration::from_secs(1));
+    }
+    reopen(&database).await;
+    daemon.until_ready().await;
+    let known = load.acknowledged();
+    load.until_acknowledged(known + 100).await;
+    // Sessions ended in the middle of commits, again and again.
+    for _ in 0..3 {
+        end_sessions(&database).await;
+        let known = load.acknowledged();
+        load.until_acknowledged(known + 50).await;
+    }
+    let report = load.stop().await;
+    report.check_waits(deadline + Duration::from_secs(1));
+    report.check_stored(&database.url, &[&daemon]).await;
+    let ended = daemon.stop().await;
+    assert_eq!(ended.code, Some(0), "{:?}", ended.log);
+    verify(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_locked_by_a_stranger_holds_nobody_past_the_deadline() {
+    let (database, daemon) = engine(4, 100).await;
+    let hurried = Daemon::start(&database, &["--request-deadline", "1s"]).await;
+    let holder = database.connect().await;
+    holder
+        .client
+        .batch_execute("BEGIN; SELECT * FROM accounts WHERE id = 1 FOR UPDATE")
+        .await
+        .unwrap();
+    let begun = Instant::now();
+    let held = hurried
+        .post_keyed("/transaction", "k", r#"{"from":1,"to":2,"amount":1}"#)
+        .await;
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    held.expect_problem(504, "outcome_unknown", &[]);
+    // Strangers may have to wait behind the held commit, but no longer either.
+    let begun = Instant::now();
+    let other = hurried
+        .post("/transaction", r#"{"from":3,"to":4,"amount":1}"#)
+        .await;
+    assert!(matches!(other.status, 200 | 503), "{other:?}");
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    holder.client.batch_execute("ROLLBACK").await.unwrap();
+    holder.close().await;
+    let again = daemon
+        .post_keyed("/transaction", "k", r#"{"from":1,"to":2,"amount":1}"#)
+        .await;
+    assert_eq!(again.status, 200, "{}", again.body);
+    let keyed = "SELECT count(*) FROM transfers WHERE debit_account_id = 1";
+    assert_eq!(count(&database, keyed).await, 1);
+    verify(&database).await;
+}
