@@ -249,8 +249,8 @@ impl Claim for Ticket {
         self.work().requests().len().max(1)
     }
 
-    fn is(&self, other: &Self) -> bool {
-        self.index == other.index && Arc::ptr_eq(&self.submission, &other.submission)
+    fn identity(&self) -> (usize, usize) {
+        (Arc::as_ptr(&self.submission).addr(), self.index)
     }
 }
 

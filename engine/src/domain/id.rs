@@ -109,7 +109,8 @@ impl TransferIds {
         self.seed ^= self.seed << 25;
         self.seed ^= self.seed >> 27;
         let low = u128::from(self.seed.wrapping_mul(0x2545_F491_4F6C_DD1D));
-        let least = self.last.max(floor.map_or(0, |id| id.0.as_u128()));
+        let floor = floor.map_or(0, |id| id.0.as_u128());
+        let least = self.last.max(floor);
         let low = low & 0x3FFF_FFFF_FFFF_FFFF;
         // The counter starts in its lower half, random, so that it has room.
         let start = u128::from(self.seed >> 53);
@@ -124,7 +125,11 @@ impl TransferIds {
             let counter = counter.wrapping_add(1);
             id = (counter >> 12) << 80 | (counter & 0xFFF) << 64 | low | Self::VERSION_AND_VARIANT;
         }
-        self.last = id;
+        // A floor from the future (an engine's clock was wrong once) lifts the
+        // accounts that have it, not everything made after it.
+        if floor <= self.last || floor >> 80 <= u128::from(unix_ms) {
+            self.last = id;
+        }
         TransferId(Uuid::from_u128(id))
     }
 }
@@ -168,6 +173,17 @@ mod tests {
         let id = TransferIds::new(2).next(4_000, Some(floor));
         assert!(floor < id);
         assert_eq!(id.unix_ms(), 5_000);
+    }
+
+    #[test]
+    fn a_floor_from_the_future_lifts_only_the_accounts_that_have_it() {
+        let future = TransferIds::new(1).next(900_000, None);
+        let mut ids = TransferIds::new(2);
+        let before = ids.next(1_000, None);
+        assert!(future < ids.next(1_000, Some(future)));
+        let after = ids.next(1_001, None);
+        assert!(before < after);
+        assert_eq!(after.unix_ms(), 1_001);
     }
 
     #[test]

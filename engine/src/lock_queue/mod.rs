@@ -21,6 +21,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crossbeam::utils::CachePadded;
+use hashbrown::HashSet;
 use smallvec::SmallVec;
 
 use self::shard::{Lane, SHARD_COUNT, Shard, shard_of};
@@ -32,8 +33,8 @@ pub trait Claim: Clone {
     fn accounts(&self) -> &[AccountId];
     /// How many transfers it stands for.
     fn transfers(&self) -> usize;
-    /// Whether both are the same entry (not merely equal).
-    fn is(&self, other: &Self) -> bool;
+    /// Tells entries apart, equal ones too; never that of another living entry.
+    fn identity(&self) -> (usize, usize);
 }
 
 /// Identifies a batch while it holds accounts. Zero is nobody.
@@ -142,18 +143,8 @@ impl<T: Claim> LockQueue<T> {
     /// Adds an entry behind everything that came before it on its accounts.
     pub fn push(&self, entry: T) -> Placed {
         let mut shards = self.lock_shards(entry.accounts());
-        if entry
-            .accounts()
-            .iter()
-            .all(|account| shards.lane(*account).waiting.is_empty())
-        {
-            let mut open = lock(&self.open);
-            self.make_room(&mut open, &entry);
-            if shards.all_free(&entry, open.id) {
-                shards.hold(&entry, open.id);
-                join(&mut open, entry);
-                return Placed::Joined;
-            }
+        if shards.nobody_waits(&entry) && self.try_join(&mut shards, &entry) {
+            return Placed::Joined;
         }
         for account in entry.accounts() {
             shards.lane(*account).waiting.push_back(entry.clone());
@@ -187,35 +178,22 @@ impl<T: Claim> LockQueue<T> {
     ///
     /// Returns whether anyone joined: then a committer has something to do.
     pub fn release(&self, id: BatchId, accounts: impl IntoIterator<Item = AccountId>) -> bool {
-        let mut candidates: VecDeque<T> = VecDeque::new();
+        let mut candidates = Candidates::default();
         for account in accounts {
             let mut shard = lock(&self.shards[shard_of(account)]);
             candidates.extend(shard.free(account, id));
         }
         let mut joined = false;
-        while let Some(candidate) = candidates.pop_front() {
+        while let Some(candidate) = candidates.pop() {
             joined |= self.promote(&candidate, &mut candidates);
         }
         joined
     }
 
     /// Lets one entry join if it is first in every line it stands in.
-    fn promote(&self, entry: &T, candidates: &mut VecDeque<T>) -> bool {
+    fn promote(&self, entry: &T, candidates: &mut Candidates<T>) -> bool {
         let mut shards = self.lock_shards(entry.accounts());
-        let first = entry.accounts().iter().all(|account| {
-            shards
-                .lane(*account)
-                .waiting
-                .front()
-                .is_some_and(|front| front.is(entry))
-        });
-        if !first {
-            shards.forget_idle(entry.accounts());
-            return false;
-        }
-        let mut open = lock(&self.open);
-        self.make_room(&mut open, entry);
-        if !shards.all_free(entry, open.id) {
+        if !shards.is_first(entry) || !self.try_join(&mut shards, entry) {
             return false;
         }
         for account in entry.accounts() {
@@ -223,16 +201,30 @@ impl<T: Claim> LockQueue<T> {
             lane.waiting.pop_front();
             candidates.extend(lane.waiting.front().cloned());
         }
+        true
+    }
+
+    /// Puts the entry into the open batch if its accounts are free for it.
+    fn try_join(&self, shards: &mut Shards<'_, T>, entry: &T) -> bool {
+        let mut open = lock(&self.open);
+        // Before making room: a batch is not to be sealed for one who cannot join.
+        if !shards.all_free(entry, open.id) {
+            return false;
+        }
+        if self.make_room(&mut open, entry) && !shards.all_free(entry, open.id) {
+            return false;
+        }
         shards.hold(entry, open.id);
         join(&mut open, entry.clone());
         true
     }
 
     /// Seals the open batch if the entry does not fit. An entry larger than the
-    /// limits joins an empty batch all the same: admission bounds it.
-    fn make_room(&self, open: &mut Open<T>, entry: &T) {
+    /// limits joins an empty batch all the same: admission bounds it. Whether it
+    /// was sealed: the open batch is another one then.
+    fn make_room(&self, open: &mut Open<T>, entry: &T) -> bool {
         if open.members.is_empty() {
-            return;
+            return false;
         }
         let reason = if self.limits.transfers_max < open.transfers.saturating_add(entry.transfers())
         {
@@ -240,10 +232,11 @@ impl<T: Claim> LockQueue<T> {
         } else if self.limits.accounts_max < open.accounts.saturating_add(entry.accounts().len()) {
             CloseReason::AccountsFull
         } else {
-            return;
+            return false;
         };
         let sealed = open.close(reason);
         open.sealed.push_back(sealed);
+        true
     }
 
     /// Locks the shards of these accounts, ascending.
@@ -306,10 +299,53 @@ impl<T: Claim> Shards<'_, T> {
         }
     }
 
-    fn forget_idle(&mut self, accounts: &[AccountId]) {
-        for account in accounts {
-            self.shard(*account).forget_if_idle(*account);
+    fn nobody_waits(&mut self, entry: &T) -> bool {
+        entry
+            .accounts()
+            .iter()
+            .all(|account| self.shard(*account).front(*account).is_none())
+    }
+
+    fn is_first(&mut self, entry: &T) -> bool {
+        let identity = entry.identity();
+        entry.accounts().iter().all(|account| {
+            self.shard(*account)
+                .front(*account)
+                .is_some_and(|front| front.identity() == identity)
+        })
+    }
+}
+
+/// Who may have come first in a line, each once: a group that waits in thousands
+/// of lines is looked at once for all that are freed together.
+#[derive(Debug)]
+struct Candidates<T> {
+    queue: VecDeque<T>,
+    queued: HashSet<(usize, usize)>,
+}
+
+impl<T> Default for Candidates<T> {
+    fn default() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            queued: HashSet::new(),
         }
+    }
+}
+
+impl<T: Claim> Candidates<T> {
+    fn extend(&mut self, entry: Option<T>) {
+        if let Some(entry) = entry
+            && self.queued.insert(entry.identity())
+        {
+            self.queue.push_back(entry);
+        }
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let entry = self.queue.pop_front()?;
+        self.queued.remove(&entry.identity());
+        Some(entry)
     }
 }
 

@@ -64,14 +64,9 @@ impl<T: Claim> Shard<T> {
         first
     }
 
-    pub(super) fn forget_if_idle(&mut self, account: AccountId) {
-        let idle = self
-            .lanes
-            .get(&account)
-            .is_some_and(|lane| lane.owner == BatchId::NOBODY && lane.waiting.is_empty());
-        if idle {
-            self.lanes.remove(&account);
-        }
+    /// Who waits first for the account.
+    pub(super) fn front(&self, account: AccountId) -> Option<&T> {
+        self.lanes.get(&account)?.waiting.front()
     }
 
     #[cfg(test)]

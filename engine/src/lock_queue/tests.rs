@@ -16,8 +16,8 @@ impl Claim for Entry {
     fn transfers(&self) -> usize {
         1
     }
-    fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    fn identity(&self) -> (usize, usize) {
+        (Arc::as_ptr(&self.0).addr(), 0)
     }
 }
 
@@ -107,6 +107,63 @@ fn a_full_batch_is_sealed_and_its_accounts_stay_held() {
         0,
         "nothing is remembered of idle accounts"
     );
+}
+
+/// Entries that count how often their accounts are asked for.
+#[derive(Clone, Debug)]
+struct Counted(Entry, Arc<std::sync::atomic::AtomicUsize>);
+
+impl Claim for Counted {
+    fn accounts(&self) -> &[AccountId] {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.0.accounts()
+    }
+    fn transfers(&self) -> usize {
+        1
+    }
+    fn identity(&self) -> (usize, usize) {
+        self.0.identity()
+    }
+}
+
+#[test]
+fn a_large_group_is_looked_at_a_few_times_per_release_not_per_account() {
+    let asked = Arc::default();
+    let queue: LockQueue<Counted> = LockQueue::new(BatchLimits {
+        transfers_max: 8_192,
+        accounts_max: 16_384,
+    });
+    let accounts: Vec<i64> = (1..=16_384).collect();
+    for number in 0..2 {
+        queue.push(Counted(entry(number, &accounts), Arc::clone(&asked)));
+    }
+    let first = queue.take().unwrap();
+    let accounts = first.members[0].0.accounts().to_vec();
+    asked.store(0, std::sync::atomic::Ordering::Relaxed);
+    assert!(queue.release(first.id, accounts));
+    assert!(asked.load(std::sync::atomic::Ordering::Relaxed) < 20);
+    assert!(queue.take().is_some());
+}
+
+#[test]
+fn a_batch_is_not_sealed_for_one_who_cannot_join() {
+    let queue = queue(8);
+    queue.push(entry(0, &[1, 2]));
+    let blocking = queue.take().unwrap();
+    // Waits for account 1, and would not fit beside anything.
+    let large: Vec<i64> = (1..100).collect();
+    queue.push(entry(1, &large));
+    for number in 2..8 {
+        let account = i64::try_from(number).unwrap() * 1_000;
+        assert_eq!(
+            queue.push(entry(number, &[account, account + 1])),
+            Placed::Joined
+        );
+        queue.push(entry(100 + number, &large));
+    }
+    assert_eq!(queue.take().unwrap().members.len(), 6);
+    assert!(queue.take().is_none());
+    queue.release(blocking.id, accounts_of(&blocking));
 }
 
 #[test]
