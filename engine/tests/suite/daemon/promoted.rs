@@ -186,12 +186,11 @@ async fn a_shorter_history_is_believed_and_the_lost_one_forgotten() {
     .await;
     tell(&second, &["SELECT pg_promote()"]).await;
     daemon.until_ready().await;
-    let log = daemon.log.all();
-    assert!(
-        log.iter().any(|line| line.contains("another history")),
-        "{log:?}"
-    );
-
+    eventually("told of the new history", async || {
+        let log = daemon.log.all();
+        log.iter().any(|line| line.contains("another history"))
+    })
+    .await;
     check_forgotten(&daemon).await;
     assert_eq!(daemon.stop().await.code, Some(0));
     verify_at(&second).await;

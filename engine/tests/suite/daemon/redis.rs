@@ -146,10 +146,35 @@ async fn a_redis_that_goes_and_comes_back_never_shows_an_old_balance() {
             .is_none_or(|reply| reply.status == 200)
     }));
     assert!(reader.cached > 0, "the cache never answered");
+    an_old_value_is_not_believed(&daemon, &redis).await;
     let ended = daemon.stop().await;
     assert_eq!(ended.code, Some(0), "{:?}", ended.log);
     verify_at(&url).await;
     private.stop().await;
+}
+
+/// With nothing else going on, so that nothing newer is put in its place.
+async fn an_old_value_is_not_believed(daemon: &Daemon, redis: &str) {
+    warm_up(daemon).await;
+    let old = remember(redis).await;
+    let pay = r#"{"from":0,"to":1,"amount":3}"#;
+    let before = daemon.get("/balance/1?consistent=true").await.json();
+    assert_eq!(daemon.post("/transaction", pay).await.status, 200);
+    let acknowledged = before["version"].as_u64().unwrap() + 1;
+    // The new balance is put after the answer, perhaps after what is planted.
+    for _ in 0..20 {
+        plant(redis, &old).await;
+        let read = daemon.get("/balance/1").await.json();
+        assert_eq!(read["version"], acknowledged, "{read}");
+    }
+}
+
+/// Account 1 is in the cache.
+async fn warm_up(daemon: &Daemon) {
+    eventually("served by the cache", async || {
+        daemon.get("/balance/1").await.json()["cached"] == true
+    })
+    .await;
 }
 
 /// Looks at account 1 while money moves through it.

@@ -168,38 +168,42 @@ async fn relay(client: TcpStream, server: TcpStream, fault: Arc<Mutex<Option<Fau
     }
 }
 
-/// Server to engine, until the fault says otherwise.
+/// Server to engine, message by message: what a fault adds or leaves out must
+/// not tear one, however the bytes arrive.
 async fn pump_back(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     after: tokio::sync::watch::Receiver<After>,
 ) {
     let mut buffer = BytesMut::new();
-    let mut warned = false;
+    let mut started = true;
     while let Ok(1..) = from.read_buf(&mut buffer).await {
-        match *after.borrow() {
-            After::Pass => {}
-            // Once, at the start of the answer: later pieces may begin anywhere.
-            After::Warn if warned => {}
-            // The answer has come, so the commit is done; nobody hears of it.
-            After::DropAnswer => return,
-            After::Warn => {
-                warned = true;
-                let mut notice = BytesMut::new();
-                let fields =
-                    b"SWARNING\0VWARNING\0C01000\0Mcanceling wait for synchronous replication\0\0";
-                notice.put_u8(b'N');
-                notice.put_i32(i32::try_from(fields.len() + 4).unwrap());
-                notice.put_slice(fields);
-                notice.put_slice(&buffer);
-                buffer = notice;
+        let mut passed = BytesMut::new();
+        while let Some(message) = split_message(&mut buffer, &mut started) {
+            // Ready for the next query: all of the answer to COMMIT is before it.
+            if message.first() == Some(&b'Z') {
+                match *after.borrow() {
+                    After::Pass => {}
+                    // The commit is done; nobody hears of it.
+                    After::DropAnswer => return,
+                    After::Warn => passed.put_slice(&warning()),
+                }
             }
+            passed.put_slice(&message);
         }
-        if to.write_all(&buffer).await.is_err() {
+        if to.write_all(&passed).await.is_err() {
             return;
         }
-        buffer.clear();
     }
+}
+
+fn warning() -> BytesMut {
+    let fields = b"SWARNING\0VWARNING\0C01000\0Mcanceling wait for synchronous replication\0\0";
+    let mut notice = BytesMut::new();
+    notice.put_u8(b'N');
+    notice.put_i32(i32::try_from(fields.len() + 4).unwrap());
+    notice.put_slice(fields);
+    notice
 }
 
 /// The next whole message; the first one of a session has no type byte.
