@@ -471,7 +471,10 @@ async fn a_batch_that_waits_for_a_strangers_row_holds_nobody_else_up() {
     verify(&database).await;
 }
 
-#[expect(clippy::too_many_lines, reason = "one scenario, read from top to bottom")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one scenario, read from top to bottom"
+)]
 #[tokio::test(flavor = "multi_thread")]
 async fn terms_and_transfers_of_one_account_commit_together() {
     let database = database().await;
