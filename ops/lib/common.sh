@@ -54,6 +54,8 @@ need_packages() {
     if [ "$purpose" = test ]; then
         # Its promtool checks the metrics page.
         command -v promtool >/dev/null || missing+=(prometheus)
+        # python3-minimal alone has no unittest.
+        python3 -c 'import unittest' 2>/dev/null || missing+=(python3)
     fi
     [ ${#missing[@]} -gt 0 ] || return 0
 

@@ -282,12 +282,17 @@ impl Readiness {
         let ready = after.iter().all(|check| check.level != Level::Failed);
         // Stored under the lock, so that verdicts follow reports in their order.
         let was_ready = self.ready.swap(ready, Ordering::AcqRel);
+        let draining = state.draining;
         drop(state);
         for (before, after) in before.iter().zip(&after) {
             if before.level != after.level {
                 let (check, detail) = (after.name, after.detail.as_str());
                 match after.level {
                     Level::Ok => tracing::info!(check, detail, "dependency is well"),
+                    // Asked to: nothing odd about it.
+                    Level::Warning | Level::Failed if draining => {
+                        tracing::info!(check, detail, "dependency is not well");
+                    }
                     Level::Warning | Level::Failed => {
                         tracing::warn!(check, detail, "dependency is not well");
                     }
@@ -296,6 +301,7 @@ impl Readiness {
         }
         match (was_ready, ready) {
             (false, true) => tracing::info!("ready"),
+            (true, false) if draining => tracing::info!("not ready"),
             (true, false) => tracing::warn!("not ready"),
             (false, false) | (true, true) => {}
         }

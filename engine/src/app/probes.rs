@@ -167,11 +167,19 @@ impl Probes {
             return std::future::pending().await;
         }
         let mut breaker = self.balances.breaker();
+        // Open until the first attempt to connect has begun, half-open until it
+        // has ended: no word on Redis yet.
+        let mut tried = false;
+        let mut first = true;
         loop {
             let state = *breaker.borrow_and_update();
             let up = state == BreakerState::Closed;
-            self.readiness
-                .set_redis(if up { Redis::Up } else { Redis::Down });
+            tried = tried || up || (!first && state == BreakerState::Open);
+            first = false;
+            if tried {
+                self.readiness
+                    .set_redis(if up { Redis::Up } else { Redis::Down });
+            }
             metrics.cache.up.set(flag(up));
             if breaker.changed().await.is_err() {
                 return std::future::pending().await;

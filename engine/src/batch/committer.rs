@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::attempt::{Attempted, Folded, Phases, attempt};
-use super::policy::{InFlight, Policy};
+use super::policy::Policy;
 use super::retry::{Cause, NextStep, Written, judge};
 use super::ticket::{Answer, Failure, Ticket};
 use crate::clock::Clock;
@@ -25,9 +25,6 @@ const STALL: Duration = Duration::from_millis(50);
 
 /// How often an idle committer looks whether more arrives before it starts.
 const GATHER_TURNS_MAX: usize = 16;
-/// A commit in flight for longer waits for somebody: the largest batch takes
-/// less than this on a server that is well.
-const SLOW_AFTER: Duration = Duration::from_millis(250);
 
 /// How batches are committed.
 #[derive(Clone, Debug)]
@@ -80,8 +77,6 @@ struct Shared {
     work: Notify,
     /// Committers that are getting on with a batch, or about to take one.
     in_flight: AtomicUsize,
-    /// Of those, the ones in flight longer than [`SLOW_AFTER`].
-    slow: AtomicUsize,
     /// Transfers pushed and not yet taken.
     waiting: AtomicUsize,
     connected: AtomicUsize,
@@ -111,7 +106,6 @@ impl Committers {
                 clock,
                 work: Notify::new(),
                 in_flight: AtomicUsize::new(0),
-                slow: AtomicUsize::new(0),
                 waiting: AtomicUsize::new(0),
                 connected: AtomicUsize::new(0),
                 draining: AtomicBool::new(false),
@@ -176,16 +170,9 @@ impl Shared {
     /// commit in flight pushed before that committer looks at the queue again.
     fn nudge(&self) {
         let in_flight = self.in_flight.load(Ordering::SeqCst);
-        if in_flight == 0 || self.may_start(in_flight) {
+        if in_flight == 0 || self.settings.policy.start(self.queue.ready(), in_flight) {
             self.work.notify_one();
         }
-    }
-
-    /// Whether another commit may start beside so many.
-    fn may_start(&self, commits: usize) -> bool {
-        let slow = self.slow.load(Ordering::SeqCst);
-        let in_flight = InFlight { commits, slow };
-        self.settings.policy.start(self.queue.ready(), in_flight)
     }
 }
 
@@ -285,7 +272,10 @@ impl Worker {
             // Claims a place in flight first: two committers must not both think
             // that they are the first.
             let in_flight = shared.in_flight.fetch_add(1, Ordering::SeqCst);
-            if shared.may_start(in_flight)
+            if shared
+                .settings
+                .policy
+                .start(shared.queue.ready(), in_flight)
                 && let Some(batch) = shared.queue.take()
             {
                 self.counted = true;
@@ -302,7 +292,7 @@ impl Worker {
             }
             // Between the claim and its return a pusher may have seen this
             // committer as busy and not nudged: look once more before sleeping.
-            if shared.may_start(others) {
+            if shared.settings.policy.start(shared.queue.ready(), others) {
                 continue;
             }
             notified.await;
@@ -351,33 +341,16 @@ impl Worker {
                 .iter()
                 .map(|ticket| now.saturating_duration_since(ticket.admitted_at())),
         );
-        let shared = Arc::clone(&self.shared);
-        let mut committing = pin!(self.commit_all(batch.members));
-        let in_time = tokio::select! {
-            biased;
-            () = committing.as_mut() => true,
-            () = tokio::time::sleep(SLOW_AFTER) => false,
-        };
-        if !in_time {
-            // Whatever it waits for, others need not wait behind it.
-            shared.slow.fetch_add(1, Ordering::SeqCst);
-            shared.nudge();
-            committing.await;
-            shared.slow.fetch_sub(1, Ordering::SeqCst);
-        }
-        if shared.queue.release(batch.id, accounts) {
-            shared.nudge();
-        }
-    }
-
-    async fn commit_all(&mut self, members: Vec<Ticket>) {
-        let mut parts = VecDeque::from([members]);
+        let mut parts = VecDeque::from([batch.members]);
         while let Some(part) = parts.pop_front() {
             if let PartEnd::Split(first, second) = self.commit(part).await {
                 self.shared.observer.bisected();
                 parts.push_front(second);
                 parts.push_front(first);
             }
+        }
+        if self.shared.queue.release(batch.id, accounts) {
+            self.shared.nudge();
         }
     }
 

@@ -3,18 +3,7 @@
 //! Pure. One commit at a time takes whatever is ready, so a lone transfer never
 //! waits for company. A second commit beside it pays only when it is large: it
 //! competes for the same cores and the same log, and two small commits cost
-//! twice the fixed work of one. A commit that waits for a stranger competes for
-//! nothing, so it must not hold up those who have nothing to do with it.
-
-/// The commits in flight.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct InFlight {
-    /// All of them.
-    pub commits: usize,
-    /// Those in flight for so long that they wait for somebody: a row that
-    /// another engine holds, a server that is away. They use no core meanwhile.
-    pub slow: usize,
-}
+//! twice the fixed work of one.
 
 /// The numbers behind the decision.
 #[derive(Clone, Copy, Debug)]
@@ -28,11 +17,11 @@ pub struct Policy {
 impl Policy {
     /// Whether to start a commit now.
     #[must_use]
-    pub const fn start(&self, ready: usize, in_flight: InFlight) -> bool {
-        if ready == 0 || self.committers <= in_flight.commits {
+    pub const fn start(&self, ready: usize, in_flight: usize) -> bool {
+        if ready == 0 || self.committers <= in_flight {
             return false;
         }
-        in_flight.commits <= in_flight.slow || self.parallel_transfers_min <= ready
+        in_flight == 0 || self.parallel_transfers_min <= ready
     }
 }
 
@@ -41,33 +30,25 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(ready: usize, commits: usize, slow: usize, expected: bool) {
+    fn check(ready: usize, in_flight: usize, expected: bool) {
         let policy = Policy {
             committers: 2,
             parallel_transfers_min: 512,
         };
         assert_eq!(
-            policy.start(ready, InFlight { commits, slow }),
+            policy.start(ready, in_flight),
             expected,
-            "{ready} ready, {commits} in flight, {slow} of them slow"
+            "{ready} ready, {in_flight} in flight"
         );
     }
 
     #[test]
     fn the_first_commit_takes_anything_and_the_second_only_plenty() {
-        check(0, 0, 0, false);
-        check(1, 0, 0, true);
-        check(1, 1, 0, false);
-        check(511, 1, 0, false);
-        check(512, 1, 0, true);
-        check(100_000, 2, 0, false);
-    }
-
-    #[test]
-    fn a_slow_commit_keeps_nobody_from_another_committer() {
-        check(0, 1, 1, false);
-        check(1, 1, 1, true);
-        check(1, 2, 1, false);
-        check(1, 2, 2, false);
+        check(0, 0, false);
+        check(1, 0, true);
+        check(1, 1, false);
+        check(511, 1, false);
+        check(512, 1, true);
+        check(100_000, 2, false);
     }
 }

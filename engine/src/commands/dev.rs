@@ -313,10 +313,10 @@ fn greet(config: &DevConfig, servers: &Servers, addresses: Addresses, opened: us
 The engine serves at http://{api} ({accounts} demo accounts, {opened} of them new,
 each opened with {amount}.00 USD from account 0). Paste in another terminal:
 
-  curl -s http://{api}/transaction -H 'Content-Type: application/json' \\
+  curl -s -w '\\n' http://{api}/transaction -H 'Content-Type: application/json' \\
     -H \"Idempotency-Key: $(date +%s%N)\" -d '{{\"from\":1,\"to\":2,\"amount\":12.50}}'
-  curl -s http://{api}/balance/2
-  curl -s 'http://{api}/transactions?account=2&limit=5'
+  curl -s -w '\\n' http://{api}/balance/2
+  curl -s -w '\\n' 'http://{api}/transactions?account=2&limit=5'
   curl -s http://{admin}/metrics
   set -a; . '{data}/{ENVIRONMENT_FILE}'; set +a; psql \"$DATABASE_URL\"
 

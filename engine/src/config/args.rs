@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 
-use super::tuning::{LogArgs, Tuning};
+use super::tuning::Tuning;
 use super::value::{self, DatabaseUrl, RedisUrl};
 
 const OVERVIEW: &str = "\
@@ -218,9 +218,6 @@ pub(super) struct MigrateArgs {
     #[arg(long, env = "ENGINE_IDEMPOTENCY_RETENTION", default_value = "30d",
           value_name = "TIME", value_parser = value::duration)]
     pub(super) idempotency_retention: Duration,
-
-    #[command(flatten)]
-    pub(super) log: LogArgs,
 }
 
 /// Flags of `engine maintain`.
@@ -239,9 +236,6 @@ pub(super) struct MaintainArgs {
     #[arg(long, env = "ENGINE_IDEMPOTENCY_RETENTION", default_value = "30d",
           value_name = "TIME", value_parser = value::duration)]
     pub(super) idempotency_retention: Duration,
-
-    #[command(flatten)]
-    pub(super) log: LogArgs,
 }
 
 const VERIFY_EXAMPLES: &str = "\
@@ -269,9 +263,6 @@ pub(super) struct VerifyArgs {
     /// Print the outcome as JSON
     #[arg(long)]
     pub(super) json: bool,
-
-    #[command(flatten)]
-    pub(super) log: LogArgs,
 }
 
 /// Flags of `engine health`.

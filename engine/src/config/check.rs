@@ -5,9 +5,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::tuning::Tuning;
+use super::tuning::{Database, Tuning};
 use super::value::{DatabaseUrl, RedisUrl};
 use super::{ConfigError, ServeConfig};
+use crate::store::periods::OVERLAP_MS;
 
 /// Items of one batch call (`POST /transactions`).
 pub const BATCH_CALL_TRANSFERS_MAX: u32 = 8_192;
@@ -17,6 +18,10 @@ pub const BATCH_CALL_ACCOUNTS_MAX: u32 = 2 * BATCH_CALL_TRANSFERS_MAX;
 pub const BATCH_BODY_BYTES_MAX: u64 = 8 << 20;
 /// Below a day a client that retries after a night would apply twice.
 pub const IDEMPOTENCY_RETENTION_MIN: Duration = Duration::from_secs(24 * 3600);
+/// Two engines see each other's keys across a period's boundary only while no
+/// transaction lives as long as periods overlap. Half of it is kept for what the
+/// time limits do not count: the round trips and the database's own pauses.
+const TRANSACTION_LIFE_MAX: Duration = Duration::from_millis(OVERLAP_MS.unsigned_abs() / 2);
 /// PostgreSQL's timeouts are milliseconds in a 32-bit integer.
 const DATABASE_TIMEOUT_MAX: Duration = Duration::from_millis(2_147_483_647);
 /// Stored with each key's scope; long enough for any name a person gives.
@@ -187,6 +192,7 @@ fn waits(tuning: &Tuning) -> Result<(), ConfigError> {
         database.idle_in_transaction_timeout,
         bounds,
     )?;
+    transaction_life(database)?;
     within(
         "--database-connect-timeout",
         database.database_connect_timeout,
@@ -213,6 +219,26 @@ fn waits(tuning: &Tuning) -> Result<(), ConfigError> {
         );
     }
     Ok(())
+}
+
+fn transaction_life(database: &Database) -> Result<(), ConfigError> {
+    let life = database
+        .lock_timeout
+        .saturating_add(database.statement_timeout)
+        .saturating_add(database.idle_in_transaction_timeout);
+    if life < TRANSACTION_LIFE_MAX {
+        return Ok(());
+    }
+    refuse(
+        "--statement-timeout",
+        format!(
+            "makes {} together with --lock-timeout and --idle-in-transaction-timeout, but they \
+             must stay under {}: the periods of idempotency keys overlap for twice that, and \
+             a transaction that outlives the overlap could be applied twice",
+            humantime::format_duration(life),
+            humantime::format_duration(TRANSACTION_LIFE_MAX)
+        ),
+    )
 }
 
 /// Whether two listeners would fight for one port. Port 0 is never the same.

@@ -111,8 +111,6 @@ pub struct MigrateConfig {
     pub database_url: DatabaseUrl,
     /// How long keys are remembered: the width of their partitions.
     pub idempotency_retention: Duration,
-    /// Logs.
-    pub log: LogArgs,
 }
 
 /// `engine maintain`.
@@ -122,8 +120,6 @@ pub struct MaintainConfig {
     pub database_url: DatabaseUrl,
     /// How long keys are remembered.
     pub idempotency_retention: Duration,
-    /// Logs.
-    pub log: LogArgs,
 }
 
 /// `engine verify`.
@@ -135,8 +131,6 @@ pub struct VerifyConfig {
     pub since: Option<SystemTime>,
     /// Whether to print JSON.
     pub json: bool,
-    /// Logs.
-    pub log: LogArgs,
 }
 
 /// `engine health`.
@@ -225,7 +219,6 @@ fn resolve(command: CommandArgs) -> Result<Command, ConfigError> {
             Ok(Command::Migrate(MigrateConfig {
                 database_url: args.database_url,
                 idempotency_retention: args.idempotency_retention,
-                log: args.log,
             }))
         }
         CommandArgs::Maintain(args) => {
@@ -234,7 +227,6 @@ fn resolve(command: CommandArgs) -> Result<Command, ConfigError> {
             Ok(Command::Maintain(MaintainConfig {
                 database_url: args.database_url,
                 idempotency_retention: args.idempotency_retention,
-                log: args.log,
             }))
         }
         CommandArgs::Verify(args) => {
@@ -243,7 +235,6 @@ fn resolve(command: CommandArgs) -> Result<Command, ConfigError> {
                 database_url: args.database_url,
                 since: args.since,
                 json: args.json,
-                log: args.log,
             }))
         }
         CommandArgs::Openapi => Ok(Command::Openapi),

@@ -103,6 +103,36 @@ fn waits_fit_into_each_other() {
 }
 
 #[test]
+fn a_transaction_lives_at_most_half_the_overlap_of_two_key_periods() {
+    // Together 5 minutes, less a millisecond and not.
+    let lives = |lock, statement, idle| {
+        [
+            ["--lock-timeout", lock],
+            ["--statement-timeout", statement],
+            ["--idle-in-transaction-timeout", idle],
+        ]
+        .concat()
+    };
+    let setting = Some("--statement-timeout");
+    check_serve(&lives("1m", "2m", "119999ms"), None);
+    check_serve(&lives("1m", "2m", "2m"), setting);
+    check_serve(&lives("59999ms", "2m", "2m"), None);
+    check_serve(&lives("1m", "119999ms", "2m"), None);
+    check_serve(&lives("1ms", "2ms", "24d"), setting);
+    let refusal = parse(
+        ["engine", "serve", "--database-url", DATABASE]
+            .iter()
+            .chain(&lives("1m", "2m", "2m")),
+    );
+    let Err(ConfigError::Setting { reason, .. }) = refusal else {
+        panic!("{refusal:?}");
+    };
+    for other in ["--lock-timeout", "--idle-in-transaction-timeout"] {
+        assert!(reason.contains(other), "{reason}");
+    }
+}
+
+#[test]
 fn a_principal_is_a_short_visible_name() {
     let setting = Some("--anonymous-principal");
     check_serve(&["--anonymous-principal", "public"], None);

@@ -254,6 +254,9 @@ pub struct Database {
     pub lock_timeout: Duration,
 
     /// Time one statement may take; longer than --lock-timeout, which explains more
+    ///
+    /// Together with --lock-timeout and --idle-in-transaction-timeout under 5 minutes: no
+    /// transaction may outlive the overlap of two periods of idempotency keys.
     #[arg(long, env = "ENGINE_STATEMENT_TIMEOUT", default_value = "8s",
           value_name = "TIME", value_parser = value::duration)]
     pub statement_timeout: Duration,

@@ -83,9 +83,11 @@ async fn inspect(dir: &Path) -> Result<Postgres, DevError> {
     };
     // PATH usually holds links into the real folder, beside which initdb finds
     // its share files.
-    let postgres =
-        std::fs::canonicalize(dir.join("postgres")).map_err(DevError::io("find", dir))?;
-    let initdb = std::fs::canonicalize(dir.join("initdb")).map_err(DevError::io("find", dir))?;
+    let find = |program| {
+        let path = dir.join(program);
+        std::fs::canonicalize(&path).map_err(DevError::io("find", path))
+    };
+    let (postgres, initdb) = (find("postgres")?, find("initdb")?);
     let output = Command::new(&postgres)
         .arg("--version")
         .output()

@@ -88,31 +88,19 @@ impl DecimalAmount {
             return Err(InvalidAmount::TooManyDigits);
         }
         check_number_form(text)?;
-        let decimal = match text.bytes().position(|byte| byte == b'e' || byte == b'E') {
-            None => Decimal::from_str_exact(text),
-            Some(_) => Decimal::from_scientific(text).and_then(|decimal| {
-                // from_scientific may drop digits below 10^-28; an exact reader must not.
-                if scientific_scale_fits(text) {
-                    Ok(decimal)
-                } else {
-                    Err(rust_decimal::Error::Underflow)
-                }
-            }),
+        let (mantissa, exponent) = match text.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+            None => (text, None),
         };
-        match decimal {
-            Ok(decimal)
-                if decimal.is_zero()
-                    && text.bytes().any(|byte| (b'1'..=b'9').contains(&byte))
-                    && !mantissa_is_zero(text) =>
-            {
-                Err(InvalidAmount::TooManyDigits)
-            }
-            Ok(decimal) if decimal.is_zero() => Err(InvalidAmount::Zero),
-            Ok(decimal) if decimal.is_sign_negative() => Err(InvalidAmount::Negative),
-            Ok(decimal) => Ok(Self(decimal.normalize())),
-            Err(_) if text.starts_with('-') => Err(InvalidAmount::Negative),
-            Err(_) => Err(InvalidAmount::TooManyDigits),
+        if !mantissa.bytes().any(|byte| (b'1'..=b'9').contains(&byte)) {
+            return Err(InvalidAmount::Zero);
         }
+        if text.starts_with('-') {
+            return Err(InvalidAmount::Negative);
+        }
+        exact(mantissa, exponent)
+            .ok_or(InvalidAmount::TooManyDigits)
+            .and_then(Self::from_decimal)
     }
 
     /// The decimal of a stored amount.
@@ -186,25 +174,36 @@ fn check_number_form(text: &str) -> Result<(), InvalidAmount> {
     }
 }
 
-fn mantissa_is_zero(text: &str) -> bool {
-    let mantissa = text.split(['e', 'E']).next().unwrap_or(text);
-    !mantissa.bytes().any(|byte| (b'1'..=b'9').contains(&byte))
-}
-
-/// Whether every significant digit of `1.23e-5` survives in 28 fraction digits.
-fn scientific_scale_fits(text: &str) -> bool {
-    let Some((mantissa, exponent)) = text.split_once(['e', 'E']) else {
-        return true;
+/// The decimal with all its digits, or none. `Decimal::from_scientific` would
+/// not do: it rounds a mantissa of more than 28 digits without a word.
+fn exact(mantissa: &str, exponent: Option<&str>) -> Option<Decimal> {
+    let mantissa = Decimal::from_str_exact(mantissa).ok()?;
+    let Some(exponent) = exponent else {
+        return Some(mantissa);
     };
-    let Ok(exponent) = exponent.parse::<i32>() else {
-        return mantissa_is_zero(text);
+    let mantissa = mantissa.normalize();
+    let exponent: i32 = exponent.parse().ok()?;
+    let scale = i32::try_from(mantissa.scale())
+        .ok()?
+        .checked_sub(exponent)?;
+    let (digits, scale) = match u32::try_from(scale) {
+        Ok(scale) if scale <= Decimal::MAX_SCALE => (mantissa.mantissa(), scale),
+        // Zeros that end a whole mantissa may go: `10e-29` is `1e-28`.
+        Ok(scale) => {
+            let factor = 10_i128.checked_pow(scale.checked_sub(Decimal::MAX_SCALE)?)?;
+            let kept = mantissa.mantissa().checked_div(factor)?;
+            if kept.checked_mul(factor)? != mantissa.mantissa() {
+                return None;
+            }
+            (kept, Decimal::MAX_SCALE)
+        }
+        Err(_negative) => {
+            let factor = 10_i128.checked_pow(scale.unsigned_abs())?;
+            (mantissa.mantissa().checked_mul(factor)?, 0)
+        }
     };
-    let fraction = mantissa
-        .split_once('.')
-        .map_or("", |(_, fraction)| fraction)
-        .trim_end_matches('0');
-    let fraction_digits = i32::try_from(fraction.len()).unwrap_or(i32::MAX);
-    fraction_digits.saturating_sub(exponent) <= 28
+    // Refuses digits of more than 96 bits.
+    Decimal::try_from_i128_with_scale(digits, scale).ok()
 }
 
 /// Writes minor units as a decimal with exactly the currency's digits:
@@ -238,6 +237,8 @@ impl fmt::Display for MinorDisplay {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const USD: Currency = Currency::for_test(840, *b"USD", 2);
@@ -284,6 +285,72 @@ mod tests {
             "--1", "1,5", "1e1.5",
         ] {
             check(text, USD, Err(InvalidAmount::NotANumber));
+        }
+    }
+
+    #[test]
+    fn a_long_mantissa_is_refused_and_not_rounded() {
+        for text in [
+            "92233720368547758.069999999999999999999e0",
+            "1234567890.0000000000000000000001e0",
+            "0.00999999999999999999999999999999e0",
+            "79228162514264337593543950335.9e-1",
+            "79228162514264337593543950336e0",
+        ] {
+            check(text, USD, Err(InvalidAmount::TooManyDigits));
+        }
+        check("92233720368547758.0700000000e0", USD, Ok(i64::MAX));
+    }
+
+    /// A number as its significant digits and a power of ten, of any length.
+    #[derive(Debug, PartialEq, Eq)]
+    struct BigDecimal {
+        digits: String,
+        exponent: i64,
+    }
+
+    impl BigDecimal {
+        fn of(text: &str) -> Self {
+            let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
+            let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+            let all = format!("{whole}{fraction}");
+            let digits = all.trim_end_matches('0');
+            let dropped = i64::try_from(all.len() - digits.len()).unwrap();
+            let fraction = i64::try_from(fraction.len()).unwrap();
+            Self {
+                digits: digits.trim_start_matches('0').to_owned(),
+                exponent: exponent.parse::<i64>().unwrap() - fraction + dropped,
+            }
+        }
+
+        /// Whether 28 digits, before and behind the point together, write it.
+        fn fits(&self) -> bool {
+            let digits = i64::try_from(self.digits.len()).unwrap();
+            -28 <= self.exponent && digits + self.exponent.max(0) <= 28
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn an_amount_is_its_text_to_the_last_digit_or_refused(
+            text in "(0|[1-9][0-9]{0,30})([.](0{0,12}|9{0,12})[0-9]{1,12})?(e[+-]?[0-9]{1,2})?",
+        ) {
+            let expected = BigDecimal::of(&text);
+            match DecimalAmount::parse(&text) {
+                Ok(amount) => {
+                    prop_assert_eq!(BigDecimal::of(&amount.decimal().to_string()), expected);
+                }
+                Err(InvalidAmount::Zero) => prop_assert_eq!(expected.digits, ""),
+                Err(error) => {
+                    prop_assert_eq!(error, InvalidAmount::TooManyDigits);
+                    // Written with 28 digits or fewer, nothing is refused.
+                    let mantissa = text.split('e').next().unwrap_or_default();
+                    let written = mantissa.bytes().filter(u8::is_ascii_digit).count();
+                    prop_assert!(!expected.fits() || 28 < written, "text={}", text);
+                }
+            }
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Bound: the route's own limit, one budget in bytes for all bodies in flight,
 //! and the request's deadline. A body past its limit is not read on.
+//! Bytes count as they arrive: one that announces much and sends nothing keeps
+//! nobody out.
 //! Invariant: what a body holds of the budget is given back when it is dropped,
 //! however its request ends.
 
@@ -52,6 +54,14 @@ struct Room {
 }
 
 impl Room {
+    /// Whether so much is free at this moment.
+    fn check(&self, bytes: usize) -> Fallible<()> {
+        if self.budget.free_bytes() < bytes {
+            return Err(no_room());
+        }
+        Ok(())
+    }
+
     fn take(&mut self, bytes: usize) -> Fallible<()> {
         // No other memory hangs on this number, so its order alone matters.
         self.budget
@@ -59,7 +69,7 @@ impl Room {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| {
                 free.checked_sub(bytes)
             })
-            .map_err(|_free_bytes| Problem::refused(Refused::QueueFull).closing())?;
+            .map_err(|_free_bytes| no_room())?;
         self.bytes = self.bytes.saturating_add(bytes);
         Ok(())
     }
@@ -134,9 +144,9 @@ pub(super) async fn read(
 async fn read_all(mut incoming: Incoming, bytes_max: usize, room: &mut Room) -> Fallible<Bytes> {
     let announced = incoming.size_hint().exact();
     let announced = announced.and_then(|bytes| usize::try_from(bytes).ok());
-    // The whole is taken at once, so that two half-read bodies cannot each wait
-    // for the other's part.
-    room.take(announced.unwrap_or(0))?;
+    // Only looked at: what has no room now need not be sent. Nothing ever waits
+    // for room, so that two half-read bodies cannot wait for each other.
+    room.check(announced.unwrap_or(0))?;
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     while let Some(frame) = incoming.frame().await {
@@ -150,9 +160,7 @@ async fn read_all(mut incoming: Incoming, bytes_max: usize, room: &mut Room) -> 
         if bytes_max < length {
             return Err(too_large(bytes_max));
         }
-        if announced.is_none() {
-            room.take(data.len())?;
-        }
+        room.take(data.len())?;
         if so_far == 0 {
             first = data;
         } else {
@@ -170,6 +178,10 @@ async fn read_all(mut incoming: Incoming, bytes_max: usize, room: &mut Room) -> 
     } else {
         rest.freeze()
     })
+}
+
+fn no_room() -> Box<Problem> {
+    Problem::refused(Refused::QueueFull).closing()
 }
 
 fn too_large(bytes_max: usize) -> Box<Problem> {
@@ -211,6 +223,8 @@ mod tests {
             bytes: 0,
         };
         let (mut one, mut other) = (room(), room());
+        one.check(10).unwrap();
+        assert_eq!(one.check(11).unwrap_err().code, ErrorCode::QueueFull);
         one.take(4).unwrap();
         one.take(6).unwrap();
         assert_eq!(other.take(1).unwrap_err().code, ErrorCode::QueueFull);

@@ -187,6 +187,18 @@ pub enum TransferStatus {
     Failed,
 }
 
+impl TransferStatus {
+    /// As on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Rejected => "rejected",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// How one transfer of a batch call ended.
 #[derive(Clone, Copy, Debug)]
 pub struct TransferFacts<'a> {

@@ -12,6 +12,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use hyper::StatusCode;
 
 use super::code::ErrorCode;
+use super::ports::TransferStatus;
 use super::wire::put;
 use crate::admission::Refused;
 use crate::domain::fold::GroupFailure;
@@ -253,6 +254,19 @@ pub(super) const fn code_of_refused(refused: Refused) -> ErrorCode {
         Refused::DeadlineExceeded => ErrorCode::DeadlineExceeded,
         Refused::OutcomeUnknown => ErrorCode::OutcomeUnknown,
         Refused::Unstorable => ErrorCode::InvalidParameter,
+    }
+}
+
+/// What the result of one transfer of a batch call is called then. A client
+/// sends again what failed; what cannot be stored would be refused again.
+pub(super) const fn status_of_refused(refused: Refused) -> TransferStatus {
+    match refused {
+        Refused::QueueFull
+        | Refused::Draining
+        | Refused::DatabaseUnavailable
+        | Refused::DeadlineExceeded
+        | Refused::OutcomeUnknown => TransferStatus::Failed,
+        Refused::Unstorable => TransferStatus::Rejected,
     }
 }
 

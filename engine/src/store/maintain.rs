@@ -43,7 +43,7 @@ use crate::domain::TransferId;
 use catalog::{Parent, Partition, State, Tables};
 pub use error::MaintainError;
 use plan::{Coverage, LastPeriod, PeriodPlan, Span};
-pub use report::{MaintainReport, PartitionsAhead};
+pub use report::{MaintainReport, PartitionsAhead, Unindexed};
 
 /// How near to a period's boundary a key is written on both sides of it. Longer
 /// than any transaction of the engine may live.

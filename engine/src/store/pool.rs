@@ -5,7 +5,8 @@
 //! session that still has a statement or a transaction open.
 //! Bound: `connections_max` sessions; every wait, connect and statement has a
 //! time limit, and `operation_timeout` is above them all.
-//! Invariant: a session is in the pool only if nothing is in flight on it.
+//! Invariant: a session is in the pool only if nothing is in flight on it, and
+//! leased from it only if it was not forgotten since.
 
 use std::fmt;
 use std::future::Future;
@@ -49,6 +50,7 @@ impl Sessions {
     pub(super) fn new(settings: &ReadSettings) -> Self {
         let pool = Pool::builder(SessionManager {
             config: settings.session_config(),
+            generation: AtomicU64::new(0),
         })
         // A pool of none would answer every call with a time-out.
         .max_size(settings.connections_max.max(1))
@@ -77,8 +79,14 @@ impl Sessions {
         }
     }
 
-    /// Closes every idle session; the next call opens one anew.
+    /// Closes every session: the idle ones now, those in use instead of leasing
+    /// them again. The next call opens one anew.
     pub(super) fn forget(&self) {
+        // First: one that comes back between the two must be known as stale.
+        self.pool
+            .manager()
+            .generation
+            .fetch_add(1, Ordering::Release);
         drop(self.pool.retain(|_, _| false));
     }
 
@@ -287,11 +295,15 @@ struct Session {
     client: ClientWrapper,
     /// Written by the task that reads the socket; lives as long as either end.
     warnings: Arc<AtomicU64>,
+    /// The manager's when it began to connect.
+    generation: u64,
 }
 
 /// Makes sessions. deadpool-postgres' own manager throws notices away.
 struct SessionManager {
     config: tokio_postgres::Config,
+    /// How often the sessions were forgotten.
+    generation: AtomicU64,
 }
 
 impl Manager for SessionManager {
@@ -299,6 +311,8 @@ impl Manager for SessionManager {
     type Error = tokio_postgres::Error;
 
     async fn create(&self) -> Result<Session, tokio_postgres::Error> {
+        // Before connecting: what leads to the server of then is stale as well.
+        let generation = self.generation.load(Ordering::Acquire);
         let (client, connection) = self.config.connect(NoTls).await?;
         let warnings = Arc::new(AtomicU64::new(0));
         // Ends with the client: ClientWrapper aborts it when dropped.
@@ -310,6 +324,7 @@ impl Manager for SessionManager {
         Ok(Session {
             client: ClientWrapper::new(client, reader),
             warnings,
+            generation,
         })
     }
 
@@ -322,6 +337,9 @@ impl Manager for SessionManager {
         // died unnoticed fails its next statement and is closed then.
         if session.client.is_closed() {
             return Err(RecycleError::message("the connection is closed"));
+        }
+        if session.generation != self.generation.load(Ordering::Acquire) {
+            return Err(RecycleError::message("the session was forgotten"));
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use super::super::body::Body;
 use super::super::code::ErrorCode;
 use super::super::headers;
 use super::super::ports::{Ledger, Observer, TransferFacts, TransferStatus};
-use super::super::problem::{Fallible, Problem, code_of_refused};
+use super::super::problem::{Fallible, Problem, code_of_refused, status_of_refused};
 use super::super::respond::Answer;
 use super::super::wire::answer;
 use super::super::wire::transfer::{self, Mode, Original, Sender};
@@ -91,7 +91,7 @@ fn facts<'a>(
         Ok(Outcome::InvalidAmount(_)) => rejected(ErrorCode::InvalidAmount),
         Err(refused) => {
             let code = code_of_refused(*refused);
-            (TransferStatus::Failed, Some(code), None, false)
+            (status_of_refused(*refused), Some(code), None, false)
         }
     };
     TransferFacts {

@@ -172,6 +172,34 @@ async fn bodies_beyond_the_budget_are_refused_and_their_room_comes_back() {
 }
 
 #[tokio::test]
+async fn announced_bodies_that_do_not_come_keep_nobody_out() {
+    let served = with_accounts(Settings::default()).await;
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        let request = Request::new("POST", "/transactions")
+            .header("content-type", "application/json")
+            .header("content-length", "8388608")
+            .header("expect", "100-continue");
+        let mut client = served.connect().await;
+        client.send(&request.bytes()).await;
+        // Said once the body is waited for.
+        let mut go_on = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+        client.stream.read_exact(&mut go_on).await.unwrap();
+        assert!(go_on.starts_with(b"HTTP/1.1 100 "));
+        silent.push(client);
+    }
+    assert_eq!(served.post("/transaction", PAY).await.status, 200);
+    let batch = format!(r#"{{"transfers":[{PAY}]}}"#);
+    assert_eq!(served.post("/transactions", &batch).await.status, 200);
+    // And the room is theirs once they do send.
+    let mut first = silent.swap_remove(0);
+    first.send(batch.as_bytes()).await;
+    first.send(&vec![b' '; 8_388_608 - batch.len()]).await;
+    assert_eq!(first.reply().await.status, 200);
+    assert_eq!(served.ledger.transfers_made(), 3);
+}
+
+#[tokio::test]
 async fn a_connection_beyond_the_limit_is_told_so() {
     let settings = Settings {
         connections_max: 1,

@@ -26,6 +26,8 @@ pub(super) enum Trouble {
     Refused(Refused),
     /// Opening accounts ends in doubt, and so does all else.
     NotDurable,
+    /// The database refuses what each transfer holds.
+    Unstorable,
     /// A change is applied, but its account cannot be read back.
     ReadsFail,
     /// No call returns.
@@ -91,6 +93,7 @@ impl FakeLedger {
             Trouble::None | Trouble::ReadsFail => Ok(()),
             Trouble::Refused(refused) => Err(refused),
             Trouble::NotDurable => Err(Refused::OutcomeUnknown),
+            Trouble::Unstorable => Err(Refused::Unstorable),
             Trouble::Hangs => self.hang().await,
         }
     }
@@ -98,7 +101,7 @@ impl FakeLedger {
     async fn asked(&self) -> Result<(), ReadError> {
         let trouble = self.state().trouble;
         match trouble {
-            Trouble::None => Ok(()),
+            Trouble::None | Trouble::Unstorable => Ok(()),
             Trouble::Refused(Refused::QueueFull | Refused::Draining) => {
                 Err(ReadError::PoolExhausted {
                     waited: std::time::Duration::ZERO,
@@ -138,12 +141,12 @@ impl Ledger for FakeLedger {
         requests: Vec<TransferRequest>,
         _: Instant,
     ) -> Result<Vec<Result<Outcome, Refused>>, Refused> {
-        // In doubt only after admission, so each transfer says so by itself.
-        if self.state().trouble == Trouble::NotDurable {
-            return Ok(requests
-                .iter()
-                .map(|_| Err(Refused::OutcomeUnknown))
-                .collect());
+        // Known only after admission, so each transfer says so by itself.
+        let trouble = self.state().trouble;
+        if let (Trouble::NotDurable | Trouble::Unstorable, Err(refused)) =
+            (trouble, self.commanded().await)
+        {
+            return Ok(vec![Err(refused); requests.len()]);
         }
         self.commanded().await?;
         let outcomes = self.state().fold(&requests, false).unwrap();

@@ -3,6 +3,7 @@
 use super::client::{Reply, Request, Served};
 use super::fake::Trouble;
 use crate::admission::Refused;
+use crate::http::{ErrorCode, TransferStatus};
 
 const PAY: &str = r#"{"from":0,"to":1,"amount":1}"#;
 const BATCH: &str = r#"{"transfers":[{"from":0,"to":1,"amount":1}]}"#;
@@ -97,6 +98,29 @@ async fn doubt_is_said_and_never_called_a_failure() {
             .await
             .expect_problem(503, "database_unavailable");
     }
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_is_rejected_and_not_failed() {
+    // A client sends again what failed, and this would be refused for ever.
+    let served = with_trouble(Trouble::Unstorable).await;
+    served
+        .post("/transaction", PAY)
+        .await
+        .expect_problem(400, "invalid_parameter");
+    let each = served.post("/transactions", BATCH).await;
+    each.expect(
+        200,
+        r#"{"results":[{"status":"rejected","code":"invalid_parameter"}]}"#,
+    );
+    assert_eq!(
+        served.watch.transfers(),
+        [(
+            0,
+            TransferStatus::Rejected,
+            Some(ErrorCode::InvalidParameter)
+        )]
+    );
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::super::code::ErrorCode;
 use super::super::ports::BalanceAnswer;
-use super::super::problem::{Problem, code_of_refused};
+use super::super::problem::{Problem, code_of_refused, status_of_refused};
 use super::put;
 use crate::admission::Refused;
 use crate::domain::{AccountId, Details, Outcome, Receipt, TransferId};
@@ -42,7 +42,7 @@ pub(in crate::http) fn results(
         }
         match result {
             Ok(outcome) => put_outcome(&mut out, &outcome),
-            Err(refused) => put_failure(&mut out, code_of_refused(refused)),
+            Err(refused) => put_refused(&mut out, refused),
         }
     }
     out.put_slice(b"]}");
@@ -97,9 +97,11 @@ fn put_rejected(out: &mut BytesMut, code: ErrorCode) {
     out.put_u8(b'"');
 }
 
-fn put_failure(out: &mut BytesMut, code: ErrorCode) {
-    out.put_slice(b"{\"status\":\"failed\",\"code\":\"");
-    out.put_slice(code.as_str().as_bytes());
+fn put_refused(out: &mut BytesMut, refused: Refused) {
+    out.put_slice(b"{\"status\":\"");
+    out.put_slice(status_of_refused(refused).as_str().as_bytes());
+    out.put_slice(b"\",\"code\":\"");
+    out.put_slice(code_of_refused(refused).as_str().as_bytes());
     out.put_slice(b"\"}");
 }
 

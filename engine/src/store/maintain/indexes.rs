@@ -18,8 +18,9 @@
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 
+use super::super::link::Reason;
 use super::catalog::{Parent, State, Tables};
-use super::{MaintainError, MaintainReport, plan};
+use super::{MaintainError, MaintainReport, Unindexed, plan};
 
 const ACCOUNT_INDEXES: &str = include_str!("../../../../sql/queries/maintain_account_indexes.sql");
 
@@ -65,14 +66,15 @@ pub(super) async fn build(
                 report.indexed.push(wanted.clone());
                 Ok(())
             };
-            match done.await {
-                Ok(()) => {}
-                Err(error) if is_in_the_way(&error) => {
-                    // Whoever is in the way of one is in the way of all.
-                    report.unindexed.push(wanted);
-                    return Ok(());
-                }
-                Err(error) => return Err(MaintainError::of(error)),
+            let Err(error) = done.await else { continue };
+            let hindrance = hindrance(&error).ok_or_else(|| MaintainError::of(error))?;
+            report.unindexed.push(Unindexed {
+                index: wanted,
+                reason: hindrance.reason,
+            });
+            match hindrance.reach {
+                Reach::Table => {}
+                Reach::All => return Ok(()),
             }
         }
     }
@@ -124,8 +126,32 @@ async fn drop_index(client: &Client, name: &str) -> Result<(), tokio_postgres::E
         .await
 }
 
-/// A lock or an older transaction outlasted `index_wait`, or waits for us.
-fn is_in_the_way(error: &tokio_postgres::Error) -> bool {
-    let code = error.code();
-    code == Some(&SqlState::LOCK_NOT_AVAILABLE) || code == Some(&SqlState::T_R_DEADLOCK_DETECTED)
+/// What keeps an index from being built, and how much else.
+#[derive(Debug)]
+struct Hindrance {
+    reason: String,
+    reach: Reach,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Reach {
+    /// A partition that somebody else made and owns.
+    Table,
+    /// A transaction that is older than one build is older than all.
+    All,
+}
+
+/// `None`: the run cannot go on.
+fn hindrance(error: &tokio_postgres::Error) -> Option<Hindrance> {
+    let (words, reach) = match error.code() {
+        Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::T_R_DEADLOCK_DETECTED) => {
+            ("a transaction is in the way: ", Reach::All)
+        }
+        Some(&SqlState::INSUFFICIENT_PRIVILEGE) => ("", Reach::Table),
+        Some(_) | None => return None,
+    };
+    Some(Hindrance {
+        reason: format!("{words}{}", Reason(error)),
+        reach,
+    })
 }

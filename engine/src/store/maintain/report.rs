@@ -17,8 +17,8 @@ pub struct MaintainReport {
     pub indexed: Vec<String>,
     /// Indexes dropped because an earlier build of them had been cut off.
     pub unfinished: Vec<String>,
-    /// An index that older transactions kept from being built; the next run has it.
-    pub unindexed: Vec<String>,
+    /// Indexes that are still missing; the next run tries again.
+    pub unindexed: Vec<Unindexed>,
     /// Partitioned tables that got new statistics.
     pub analysed: Vec<String>,
     /// Whether another run is busy with indexes and statistics, which were left
@@ -26,6 +26,15 @@ pub struct MaintainReport {
     pub busy_elsewhere: bool,
     /// How far ahead the tables are prepared now.
     pub ahead: PartitionsAhead,
+}
+
+/// An index that could not be built.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Unindexed {
+    /// Table and columns.
+    pub index: String,
+    /// What kept it, in the database's words.
+    pub reason: String,
 }
 
 impl fmt::Display for MaintainReport {
@@ -36,15 +45,14 @@ impl fmt::Display for MaintainReport {
             ("postponed dropping (in use)", &self.postponed),
             ("dropped the unfinished index", &self.unfinished),
             ("indexed", &self.indexed),
-            (
-                "postponed indexing (an older transaction is in the way)",
-                &self.unindexed,
-            ),
             ("analysed", &self.analysed),
         ] {
             for name in names {
                 writeln!(formatter, "{did} {name}")?;
             }
+        }
+        for Unindexed { index, reason } in &self.unindexed {
+            writeln!(formatter, "did not index {index}: {reason}")?;
         }
         if self.busy_elsewhere {
             writeln!(

@@ -74,8 +74,8 @@ impl Reader {
         }
     }
 
-    /// Closes every idle session: they may lead to a server that is the primary
-    /// no more.
+    /// Closes every session, those in use once they are given back: they may
+    /// lead to a server that is the primary no more.
     pub fn forget_sessions(&self) {
         self.sessions.forget();
     }

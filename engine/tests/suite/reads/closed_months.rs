@@ -60,9 +60,10 @@ async fn a_page_of_last_year_is_the_same_with_and_without_the_indexes() {
         (Some(0), Some(middle), None),
         (Some(1), Some(middle), None),
         (Some(1), Some(middle + 1), Some("food")),
-        // Above the rows, in the month, and between that month and today.
+        // Above the rows, in the month; and 35 days ago, between it and the oldest
+        // partition that a run on any day of a month makes.
         (Some(0), Some(old + ROWS * MINUTE_MS), None),
-        (Some(0), Some(old + 60 * DAY_MS), None),
+        (Some(0), Some(old + 55 * DAY_MS), None),
     ]
     .map(|(id, until_ms, category)| HistoryQuery {
         account: id.map(account),

@@ -172,6 +172,60 @@ async fn a_session_that_the_server_ended_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_session_in_use_when_forgotten_is_not_leased_again() {
+    let database = support::database().await;
+    let link = database.connect().await;
+    // Sessions of the reader's, other than that one.
+    let sessions = async |other_than: i32| {
+        link.client
+            .query(
+                "SELECT pid FROM pg_stat_activity
+                  WHERE application_name = 'engine-read' AND datname = current_database()
+                    AND pid <> $1",
+                &[&other_than],
+            )
+            .await
+            .unwrap()
+    };
+    let reader = reader(&database.url);
+    reader.balance(account(1)).await.unwrap();
+    let old: i32 = sessions(0).await[0].get(0);
+    // Leased as often as asked for while nothing was forgotten.
+    reader.balance(account(1)).await.unwrap();
+    assert!(sessions(old).await.is_empty());
+
+    link.client
+        .batch_execute("BEGIN; LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let in_use = tokio::spawn({
+        let reader = reader.clone();
+        async move { reader.balance(account(1)).await }
+    });
+    loop {
+        let row = link
+            .client
+            .query_one(
+                "SELECT count(*) FROM pg_locks WHERE pid = $1 AND NOT granted",
+                &[&old],
+            )
+            .await
+            .unwrap();
+        if row.get::<_, i64>(0) == 1 {
+            break;
+        }
+    }
+    reader.forget_sessions();
+    link.client.batch_execute("ROLLBACK").await.unwrap();
+    // What was asked before is answered.
+    assert_eq!(in_use.await.unwrap().unwrap(), None);
+    assert_eq!(reader.status().size, 1, "it came back");
+    reader.ping().await.unwrap();
+    assert_eq!(sessions(old).await.len(), 1);
+    assert_eq!(reader.status().size, 1);
+}
+
+#[tokio::test]
 async fn the_identity_is_the_servers_and_needs_no_privilege() {
     let database = support::database().await;
     let link = database.connect().await;
