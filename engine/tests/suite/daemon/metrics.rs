@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -166,6 +168,17 @@ async fn upset_the_database(database: &TestDatabase, proxy: &Proxy, daemon: &Dae
     assert_eq!(results["results"][1], poisoned);
 }
 
+/// The page on which a gauge is above zero.
+async fn until(daemon: &Daemon, family: &str) -> Metrics {
+    let mut page = daemon.metrics().await;
+    eventually(family, async || {
+        page = daemon.metrics().await;
+        page.sum(family, "") > 0.0
+    })
+    .await;
+    page
+}
+
 /// Gauges that only show while something waits.
 async fn make_it_wait(database: &TestDatabase, daemon: &Daemon, moved: &mut Moved) {
     let holder = database.connect().await;
@@ -174,39 +187,45 @@ async fn make_it_wait(database: &TestDatabase, daemon: &Daemon, moved: &mut Move
         .batch_execute("BEGIN; LOCK TABLE accounts IN ACCESS EXCLUSIVE MODE")
         .await
         .unwrap();
-    let mut waiting = Vec::new();
-    for index in 0..8 {
-        let read = Request::new("GET", &format!("/accounts/{index}"));
-        let pay = post("/transaction", r#"{"from":0,"to":1,"amount":1}"#);
-        for request in [read, pay] {
-            let address = daemon.api;
-            waiting.push(tokio::spawn(async move { call(address, &request).await }));
-        }
-    }
-    let mut half = Wire::connect(daemon.api).await.unwrap();
-    let pay = post("/transaction", r#"{"from":0,"to":1,"amount":1}"#).bytes();
-    half.send(&pay[..pay.len() - 1]).await.unwrap();
-    for family in [
-        "engine_pool_waiting",
-        "engine_permits_in_use",
-        "engine_queue_depth",
-        "engine_batches_in_flight",
-        "engine_body_in_flight_bytes",
-    ] {
-        eventually(family, async || {
-            daemon.metrics().await.sum(family, "") > 0.0
+    // Asked again and again: on a busy machine one round may be over, out of
+    // time, before the last gauge was looked at.
+    let over = Arc::new(AtomicBool::new(false));
+    let ask = |request: Request| {
+        let (address, over) = (daemon.api, Arc::clone(&over));
+        tokio::spawn(async move {
+            while !over.load(Ordering::Relaxed) {
+                call(address, &request).await;
+            }
         })
-        .await;
-        moved.look(&daemon.metrics().await);
+    };
+    let pay = post("/transaction", r#"{"from":0,"to":1,"amount":1}"#);
+    // One is being committed before the others come, so that they wait.
+    let mut waiting = vec![ask(pay.clone())];
+    until(daemon, "engine_batches_in_flight").await;
+    for index in 0..8 {
+        waiting.push(ask(Request::new("GET", &format!("/accounts/{index}"))));
+        waiting.push(ask(pay.clone()));
     }
+    for family in [
+        "engine_batches_in_flight",
+        "engine_queue_depth",
+        "engine_permits_in_use",
+        "engine_pool_waiting",
+    ] {
+        moved.look(&until(daemon, family).await);
+    }
+    over.store(true, Ordering::Relaxed);
     holder.client.batch_execute("ROLLBACK").await.unwrap();
     holder.close().await;
+    for client in waiting {
+        client.await.unwrap();
+    }
+    let mut half = Wire::connect(daemon.api).await.unwrap();
+    let pay = pay.bytes();
+    half.send(&pay[..pay.len() - 1]).await.unwrap();
+    moved.look(&until(daemon, "engine_body_in_flight_bytes").await);
     half.send(&pay[pay.len() - 1..]).await.unwrap();
     assert_eq!(half.reply().await.unwrap().status, 200);
-    for answer in waiting {
-        let reply = answer.await.unwrap();
-        assert!(reply.status < 500, "{reply:?}");
-    }
 }
 
 /// More operators than there is room for.
