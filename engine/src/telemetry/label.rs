@@ -217,8 +217,6 @@ labels! {
         Completed => "completed",
         /// The stored rejection.
         Rejected => "rejected",
-        /// The one result of a request still in flight in this engine.
-        Joined => "joined",
     }
 
     /// Why a batch closed.
@@ -229,8 +227,6 @@ labels! {
         TransfersFull => "transfers_full",
         /// `batch_accounts_max` was reached.
         AccountsFull => "accounts_full",
-        /// The engine is stopping.
-        Drain => "drain",
     }
 
     /// A part of a commit.
