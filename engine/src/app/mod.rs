@@ -151,7 +151,7 @@ struct Engine {
     reader: Reader,
     admin: admin::AdminHandle,
     requests: Arc<telemetry::Observer>,
-    http_stop: watch::Sender<bool>,
+    http: HttpTask,
 }
 
 impl Engine {
@@ -207,9 +207,8 @@ impl Engine {
         }
         .start(&supervisor, metrics);
         let admin = start_admin(config, &readiness, &supervisor)?;
-        let (http_stop, http_stopped) = watch::channel(false);
         let address = listener.local_addr().map_err(AppError::Thread)?;
-        supervisor.spawn("http", http::serve(edge, listener, http_stopped));
+        let http = start_http(&supervisor, edge, listener);
         tracing::info!(%address, admin = %admin.address(), "serving");
         Ok(Self {
             supervisor,
@@ -220,21 +219,19 @@ impl Engine {
             reader,
             admin,
             requests,
-            http_stop,
+            http,
         })
     }
 
     /// Not ready, no new connections, requests in flight answered, queue empty,
     /// sessions closed, logs flushed: in that order.
-    async fn stop(self, grace: Duration) -> Result<(), AppError> {
+    async fn stop(mut self, grace: Duration) -> Result<(), AppError> {
         let started = tokio::time::Instant::now();
         self.readiness.set_draining();
-        self.http_stop.send_replace(true);
-        let http = self.supervisor.clone();
-        let drained = tokio::time::timeout(grace, async move {
-            while http.running().contains(&"http") {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
+        self.http.stop.send_replace(true);
+        // An error means that its task is gone: nothing is left to wait for.
+        let drained = tokio::time::timeout(grace, async {
+            self.http.ended.wait_for(|ended| *ended).await.map(drop)
         })
         .await;
         if drained.is_err() {
@@ -254,6 +251,27 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// The listener's task.
+#[derive(Debug)]
+struct HttpTask {
+    stop: watch::Sender<bool>,
+    ended: watch::Receiver<bool>,
+}
+
+fn start_http(
+    supervisor: &Supervisor,
+    edge: Arc<http::Edge<EngineLedger, Requests>>,
+    listener: TcpListener,
+) -> HttpTask {
+    let (stop, stopped) = watch::channel(false);
+    let (ends, ended) = watch::channel(false);
+    supervisor.spawn("http", async move {
+        http::serve(edge, listener, stopped).await;
+        ends.send_replace(true);
+    });
+    HttpTask { stop, ended }
 }
 
 fn start_cache(config: &ServeConfig, supervisor: &Supervisor) -> Result<Balances, AppError> {
