@@ -141,21 +141,7 @@ async fn a_look_up_that_races_a_dying_backend_waits_for_it() {
     });
     let link = database.connect().await;
     // The engine has reconnected and waits for the rows that the old session holds.
-    loop {
-        let waiting: i64 = link
-            .client
-            .query_one(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
-                &[],
-            )
-            .await
-            .unwrap()
-            .get(0);
-        if waiting > 0 {
-            break;
-        }
-        tokio::task::yield_now().await;
-    }
+    somebody_waits(&link).await;
     release.notify_one();
     let outcome = call.await.unwrap();
     assert!(
