@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::attempt::{Attempted, Folded, Phases, attempt};
-use super::policy::Policy;
+use super::policy::{InFlight, Policy};
 use super::retry::{Cause, NextStep, Written, judge};
 use super::ticket::{Answer, Failure, Ticket};
 use crate::clock::Clock;
@@ -77,6 +77,9 @@ struct Shared {
     work: Notify,
     /// Committers that are getting on with a batch, or about to take one.
     in_flight: AtomicUsize,
+    /// The transfers of their batches. Only a measure: a batch counts a moment after
+    /// its committer.
+    in_flight_transfers: AtomicUsize,
     /// Transfers pushed and not yet taken.
     waiting: AtomicUsize,
     connected: AtomicUsize,
@@ -106,6 +109,7 @@ impl Committers {
                 clock,
                 work: Notify::new(),
                 in_flight: AtomicUsize::new(0),
+                in_flight_transfers: AtomicUsize::new(0),
                 waiting: AtomicUsize::new(0),
                 connected: AtomicUsize::new(0),
                 draining: AtomicBool::new(false),
@@ -170,23 +174,36 @@ impl Shared {
     /// commit in flight pushed before that committer looks at the queue again.
     fn nudge(&self) {
         let in_flight = self.in_flight.load(Ordering::SeqCst);
-        if in_flight == 0 || self.settings.policy.start(self.queue.ready(), in_flight) {
+        if in_flight == 0 || self.pays_off(in_flight) {
             self.work.notify_one();
         }
+    }
+
+    /// Whether to start a commit beside so many others.
+    fn pays_off(&self, commits: usize) -> bool {
+        let transfers = self.in_flight_transfers.load(Ordering::Relaxed);
+        let in_flight = InFlight { commits, transfers };
+        self.settings.policy.start(self.queue.ready(), in_flight)
     }
 }
 
 impl Shared {
     /// Stops counting as in flight, once: another committer may start then.
-    fn stand_aside(&self, counted: &mut bool) {
-        if std::mem::take(counted) {
+    fn stand_aside(&self, counted: &mut Option<usize>) {
+        if let Some(transfers) = counted.take() {
+            self.in_flight_transfers
+                .fetch_sub(transfers, Ordering::Relaxed);
             self.in_flight.fetch_sub(1, Ordering::SeqCst);
             self.nudge();
         }
     }
 
     /// Lets work run to its end, standing aside if that takes long.
-    async fn unless_it_stalls<T>(&self, counted: &mut bool, work: impl Future<Output = T>) -> T {
+    async fn unless_it_stalls<T>(
+        &self,
+        counted: &mut Option<usize>,
+        work: impl Future<Output = T>,
+    ) -> T {
         let mut work = pin!(work);
         if let Ok(done) = tokio::time::timeout(STALL, &mut work).await {
             return done;
@@ -203,8 +220,8 @@ struct Worker {
     number: usize,
     session: Option<CommitSession>,
     ids: TransferIds,
-    /// Whether `in_flight` counts it.
-    counted: bool,
+    /// The transfers by which `in_flight_transfers` counts it, if `in_flight` does.
+    counted: Option<usize>,
     /// Size of its last batch: what a busy queue is likely to gather again.
     last_transfers: usize,
 }
@@ -236,7 +253,7 @@ impl Worker {
             number,
             session: None,
             ids,
-            counted: false,
+            counted: None,
             last_transfers: 0,
         }
     }
@@ -272,13 +289,14 @@ impl Worker {
             // Claims a place in flight first: two committers must not both think
             // that they are the first.
             let in_flight = shared.in_flight.fetch_add(1, Ordering::SeqCst);
-            if shared
-                .settings
-                .policy
-                .start(shared.queue.ready(), in_flight)
+            if shared.pays_off(in_flight)
                 && let Some(batch) = shared.queue.take()
             {
-                self.counted = true;
+                let transfers = batch.transfers;
+                shared
+                    .in_flight_transfers
+                    .fetch_add(transfers, Ordering::Relaxed);
+                self.counted = Some(transfers);
                 // What is left may be enough for another committer.
                 shared.nudge();
                 return Some(batch);
@@ -292,7 +310,7 @@ impl Worker {
             }
             // Between the claim and its return a pusher may have seen this
             // committer as busy and not nudged: look once more before sleeping.
-            if shared.settings.policy.start(shared.queue.ready(), others) {
+            if shared.pays_off(others) {
                 continue;
             }
             notified.await;
