@@ -6,10 +6,10 @@
 -- Locks: the rows are locked already. No index covers a changed column.
 WITH changed AS (
     UPDATE accounts AS a
-       SET balance = n.balance, version = n.version, head_id = n.head_id, updated_at = now()
-      FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::uuid[]) AS n (id, balance, version, head_id)
-     WHERE a.id = n.id
+       SET balance = ($2::bigint[])[n], version = ($3::bigint[])[n], head_id = ($4::uuid[])[n], updated_at = now()
+      FROM generate_series(1, $5::integer) AS n
+     WHERE a.id = ($1::bigint[])[n]
     RETURNING 1
 )
-SELECT 1 / (CASE count(*) WHEN $5::bigint THEN 1 ELSE 0 END)
+SELECT 1 / (CASE count(*) WHEN $5::integer THEN 1 ELSE 0 END)
   FROM changed

@@ -18,5 +18,5 @@ WITH changed AS (
      WHERE a.id = n.id
     RETURNING 1
 )
-SELECT 1 / (CASE count(*) WHEN $5::bigint THEN 1 ELSE 0 END)
+SELECT 1 / (CASE count(*) WHEN $5::integer THEN 1 ELSE 0 END)
   FROM changed

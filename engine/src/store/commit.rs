@@ -13,9 +13,9 @@
 //! 4. `commit_find_reversals`, if the batch holds reversals.
 //!
 //! If keys were found, one more ([`CommitSession::find`]) reads the rows they led to.
-//! Second ([`CommitSession::write`]): COPY transfers, COPY keys, rejections and
-//! reversals if any, one UPDATE of the accounts (with their terms, if any change), the `commits` row,
-//! COMMIT. An error in any of them skips the rest, COMMIT included.
+//! Second ([`CommitSession::write`]): COPY transfers, one UPDATE of the accounts (with their terms,
+//! if any change), COPY keys, the `commits` row (all four in one statement if the batch is small),
+//! reversals and rejections if any, COMMIT. An error in any of them skips the rest, COMMIT included.
 
 mod write;
 
@@ -63,6 +63,42 @@ const STATEMENTS: &[(&str, &str, &[u32])] = &[
         &[oid::UUID_ARRAY],
     ),
     (
+        "small",
+        include_str!("../../../sql/queries/commit_write_small.sql"),
+        &[
+            oid::INT8,
+            oid::UUID,
+            oid::INT4,
+            oid::INT4,
+            oid::UUID_ARRAY,
+            oid::INT8_ARRAY,
+            oid::INT8_ARRAY,
+            oid::INT8_ARRAY,
+            oid::INT8_ARRAY,
+            oid::INT8_ARRAY,
+            oid::INT8_ARRAY,
+            oid::INT8_ARRAY,
+            oid::INT2_ARRAY,
+            oid::UUID_ARRAY,
+            oid::UUID_ARRAY,
+            oid::UUID_ARRAY,
+            oid::UUID_ARRAY,
+            oid::TEXT_ARRAY,
+            oid::TEXT_ARRAY,
+            oid::TEXT_ARRAY,
+            oid::INT4,
+            oid::UUID_ARRAY,
+            oid::UUID_ARRAY,
+            oid::UUID_ARRAY,
+            oid::INT4_ARRAY,
+            oid::INT4,
+            oid::INT8_ARRAY,
+            oid::INT8_ARRAY,
+            oid::INT8_ARRAY,
+            oid::UUID_ARRAY,
+        ],
+    ),
+    (
         "copy_transfers",
         include_str!("../../../sql/queries/commit_copy_transfers.sql"),
         &[],
@@ -102,7 +138,7 @@ const STATEMENTS: &[(&str, &str, &[u32])] = &[
             oid::INT8_ARRAY,
             oid::INT8_ARRAY,
             oid::UUID_ARRAY,
-            oid::INT8,
+            oid::INT4,
         ],
     ),
     (
@@ -113,7 +149,7 @@ const STATEMENTS: &[(&str, &str, &[u32])] = &[
             oid::INT8_ARRAY,
             oid::INT8_ARRAY,
             oid::UUID_ARRAY,
-            oid::INT8,
+            oid::INT4,
             oid::INT2_ARRAY,
             oid::INT8_ARRAY,
             oid::TEXT_ARRAY,
