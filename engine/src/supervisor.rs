@@ -48,7 +48,7 @@ struct Tasks {
 #[derive(Debug)]
 struct Task {
     name: &'static str,
-    /// Absent for the moment between registering and spawning.
+    /// Absent between registering and spawning, and if the caller polls it.
     abort: Option<AbortHandle>,
 }
 
@@ -133,7 +133,17 @@ impl Supervisor {
         self.launch(name, Promise::Ends, task);
     }
 
-    /// Runs a task that must last until shutdown, such as a committer; its end
+    /// Like [`Supervisor::spawn`] for a task that the caller polls itself, and
+    /// drops after [`Supervisor::finish`].
+    pub fn attend(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()>,
+    ) -> impl Future<Output = ()> {
+        Registration::new(&self.shared, name).watch(name, Promise::Ends, task)
+    }
+
+    /// Runs a task that must last until shutdown, such as a monitor; its end
     /// before that stops the engine. It must stop on shutdown by itself.
     ///
     /// # Panics
@@ -199,11 +209,7 @@ impl Supervisor {
     ) {
         let registration = Registration::new(&self.shared, name);
         let id = registration.id;
-        let handle = tokio::spawn(async move {
-            let result = AssertUnwindSafe(task).catch_unwind().await;
-            registration.shared.judge(name, promise, result);
-            drop(registration);
-        });
+        let handle = tokio::spawn(registration.watch(name, promise, task));
         if let Some(task) = self.shared.tasks().by_id.get_mut(&id) {
             task.abort = Some(handle.abort_handle());
         }
@@ -283,6 +289,12 @@ impl Registration {
             shared: Arc::clone(shared),
             id,
         }
+    }
+
+    /// The task, judged when it ends.
+    async fn watch(self, name: &'static str, promise: Promise, task: impl Future<Output = ()>) {
+        let result = AssertUnwindSafe(task).catch_unwind().await;
+        self.shared.judge(name, promise, result);
     }
 }
 

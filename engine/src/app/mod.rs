@@ -11,11 +11,13 @@ mod ledger;
 mod observe;
 mod probes;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -133,12 +135,35 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), AppError> {
     let engine = Engine::start(config).await?;
-    let mut shutdown = engine.supervisor.shutdown();
+    let (committers, supervisor) = (engine.committers.clone(), engine.supervisor.clone());
+    let commits = attend(&committers, &supervisor);
+    let life = async {
+        let mut shutdown = engine.supervisor.shutdown();
+        tokio::select! {
+            () = stop => tracing::info!("stopping: asked to"),
+            () = shutdown.requested() => tracing::error!("stopping: a task failed"),
+        }
+        engine.stop(config.tuning.admission.shutdown_grace).await
+    };
+    // Not spawned: the runtime polls what it was given to run before any task, so
+    // commits go on at full speed while thousands of requests wait to be refused.
     tokio::select! {
-        () = stop => tracing::info!("stopping: asked to"),
-        () = shutdown.requested() => tracing::error!("stopping: a task failed"),
+        biased;
+        never = commits => match never {},
+        ended = life => ended,
     }
-    engine.stop(config.tuning.admission.shutdown_grace).await
+}
+
+/// The committers' work; it has no end of its own, the engine's stop ends it.
+fn attend(committers: &Committers, supervisor: &Supervisor) -> impl Future<Output = Infallible> {
+    let tasks = committers.tasks();
+    let tasks: Vec<_> = tasks
+        .map(|task| supervisor.attend("committer", task))
+        .collect();
+    async {
+        join_all(tasks).await;
+        std::future::pending().await
+    }
 }
 
 #[derive(Debug)]
@@ -175,7 +200,7 @@ impl Engine {
             Arc::clone(&readiness),
             Arc::clone(&history),
         );
-        let committers = start_committers(config, database, Arc::new(batches), &supervisor);
+        let committers = new_committers(config, database, Arc::new(batches));
         let admission = Admission::new(
             admission_settings(config),
             committers.clone(),
@@ -333,22 +358,17 @@ fn start_admin(
     admin::start(listener, admin::Settings::default(), sources).map_err(AppError::Thread)
 }
 
-fn start_committers(
+fn new_committers(
     config: &ServeConfig,
     database: tokio_postgres::Config,
     observer: Arc<Batches>,
-    supervisor: &Supervisor,
 ) -> Committers {
-    let committers = Committers::new(
+    Committers::new(
         LockQueue::new(batch_limits(config)),
         batch_settings(config, database),
         observer,
         Clock::System,
-    );
-    for task in committers.tasks() {
-        supervisor.spawn("committer", task);
-    }
-    committers
+    )
 }
 
 fn observer(
