@@ -29,6 +29,7 @@ pub mod route;
 mod server;
 mod socket;
 mod time;
+mod version;
 mod wire;
 
 #[cfg(test)]

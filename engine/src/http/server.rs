@@ -8,23 +8,26 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use hyper::Version;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioExecutor;
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulConnection;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::activity::{Activity, Watcher};
+use super::activity::{Activity, Patience, Watcher};
 use super::edge::{Connection, Edge};
 use super::ports::{Ledger, Observer};
 use super::socket::{self, Socket};
+use super::version::FirstBytes;
 
 /// Refused connections being told so at once.
 const REFUSALS_MAX: usize = 64;
@@ -52,7 +55,7 @@ pub async fn serve<L: Ledger, O: Observer>(
     listener: TcpListener,
     mut stop: watch::Receiver<bool>,
 ) {
-    let builder = Arc::new(builder());
+    let protocols = Arc::new(Protocols::new());
     let mut tasks = JoinSet::new();
     let mut refusals = JoinSet::new();
     loop {
@@ -82,9 +85,9 @@ pub async fn serve<L: Ledger, O: Observer>(
             continue;
         }
         if let Some(place) = Place::take(&edge) {
-            let (builder, stop) = (Arc::clone(&builder), stop.clone());
+            let (protocols, stop) = (Arc::clone(&protocols), stop.clone());
             tasks.spawn(async move {
-                converse(&builder, &place.edge, stream, client, stop).await;
+                converse(&protocols, &place.edge, stream, client, stop).await;
             });
         } else if refusals.len() < REFUSALS_MAX {
             refusals.spawn(refuse(stream, socket::no_room(&edge.ids)));
@@ -116,66 +119,107 @@ pub async fn serve_stream<L: Ledger, O: Observer>(
     client: SocketAddr,
     stop: watch::Receiver<bool>,
 ) {
-    converse(&builder(), edge, stream, client, stop).await;
+    converse(&Protocols::new(), edge, stream, client, stop).await;
 }
 
-fn builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        // Our watcher keeps this limit without a timer for every request.
-        .header_read_timeout(None)
-        .max_buf_size(HEAD_BUFFER_BYTES);
-    builder
-        .http2()
-        .max_concurrent_streams(STREAMS_MAX)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_header_list_size(HEAD_BUFFER_BYTES_H2);
-    builder
+/// How each version is spoken.
+struct Protocols {
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
+}
+
+impl Protocols {
+    fn new() -> Self {
+        let mut http1 = http1::Builder::new();
+        http1
+            // Our watcher keeps this limit without a timer for every request.
+            .header_read_timeout(None)
+            .max_buf_size(HEAD_BUFFER_BYTES);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
+            .max_concurrent_streams(STREAMS_MAX)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_header_list_size(HEAD_BUFFER_BYTES_H2);
+        Self { http1, http2 }
+    }
 }
 
 async fn converse<L: Ledger, O: Observer>(
-    builder: &Builder<TokioExecutor>,
+    protocols: &Protocols,
     edge: &Arc<Edge<L, O>>,
-    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    mut stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     client: SocketAddr,
     mut stop: watch::Receiver<bool>,
 ) {
     let activity = Arc::new(Activity::default());
-    let socket = Socket::new(stream, edge.manners(), Arc::clone(&activity));
+    let mut bored = pin!(bored(&activity, edge.patience()));
+    let mut stopped = pin!(stopped(&mut stop));
+    let heard = || activity.heard();
+    let told = tokio::select! {
+        biased;
+        told = FirstBytes::read(&mut stream, heard) => told,
+        // Whoever has asked nothing yet is owed nothing.
+        () = stopped.as_mut() => return,
+        () = bored.as_mut() => return,
+    };
+    let (version, first) = match told {
+        Ok(told) => told,
+        Err(error) => return ended_early(&error, client),
+    };
+    let socket = Socket::new(stream, first, edge.manners(), Arc::clone(&activity));
     let shared = Arc::new(Connection {
         edge: Arc::clone(edge),
         client,
         activity: Arc::clone(&activity),
     });
     let service = service_fn(move |request| Arc::clone(&shared).serve(request));
-    let mut conversation = pin!(builder.serve_connection(socket, service));
-    let mut watcher = Watcher::new(edge.patience());
-    let look_every = edge.patience().look_every();
-    let mut look = pin!(tokio::time::sleep(look_every));
-    let mut stopped = pin!(stopped(&mut stop));
+    let ended = if version == Version::HTTP_2 {
+        let conversation = protocols.http2.serve_connection(socket, service);
+        to_its_end(pin!(conversation), stopped, bored).await
+    } else {
+        let conversation = protocols.http1.serve_connection(socket, service);
+        to_its_end(pin!(conversation), stopped, bored).await
+    };
+    if let Err(error) = ended {
+        ended_early(&error, client);
+    }
+}
+
+/// Lets a conversation go on until it ends, or until the client is not worth
+/// waiting for any more; once stopped, its present requests are its last.
+async fn to_its_end<C: GracefulConnection>(
+    mut conversation: Pin<&mut C>,
+    mut stopped: Pin<&mut impl Future<Output = ()>>,
+    mut bored: Pin<&mut impl Future<Output = ()>>,
+) -> Result<(), C::Error> {
     let mut stopping = false;
     loop {
         tokio::select! {
             biased;
-            ended = conversation.as_mut() => {
-                if let Err(error) = ended {
-                    // A client's doing: it went away or spoke no HTTP.
-                    tracing::debug!(error, %client, "a connection ended early");
-                }
-                return;
-            }
+            ended = conversation.as_mut() => return ended,
             () = stopped.as_mut(), if !stopping => {
                 stopping = true;
                 conversation.as_mut().graceful_shutdown();
             }
-            () = look.as_mut() => {
-                if watcher.has_enough(&activity, look_every) {
-                    return;
-                }
-                look.as_mut().reset(tokio::time::Instant::now() + look_every);
-            }
+            () = bored.as_mut() => return Ok(()),
+        }
+    }
+}
+
+/// A client's doing: it went away or spoke no HTTP.
+fn ended_early(error: &dyn std::error::Error, client: SocketAddr) {
+    tracing::debug!(%error, %client, "a connection ended early");
+}
+
+/// Until the client has been quiet for too long.
+async fn bored(activity: &Activity, patience: Patience) {
+    let look_every = patience.look_every();
+    let mut watcher = Watcher::new(patience);
+    loop {
+        tokio::time::sleep(look_every).await;
+        if watcher.has_enough(activity, look_every) {
+            return;
         }
     }
 }

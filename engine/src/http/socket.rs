@@ -23,6 +23,7 @@ use super::code::ErrorCode;
 use super::headers;
 use super::problem::Problem;
 use super::request_id::RequestIds;
+use super::version::FirstBytes;
 
 /// The size of an honest mistake, such as a file sent to the wrong address:
 /// whoever sends it sees 413 rather than a reset.
@@ -43,6 +44,8 @@ pub(super) struct Manners {
 #[derive(Debug)]
 pub(super) struct Socket<S> {
     stream: TokioIo<S>,
+    /// Read already, to be read again by whoever they are for.
+    first: Option<FirstBytes>,
     manners: Manners,
     activity: Arc<Activity>,
     /// An answer on its way out in the place of one of hyper's.
@@ -57,9 +60,15 @@ struct Linger {
 }
 
 impl<S> Socket<S> {
-    pub(super) fn new(stream: S, manners: Manners, activity: Arc<Activity>) -> Self {
+    pub(super) fn new(
+        stream: S,
+        first: FirstBytes,
+        manners: Manners,
+        activity: Arc<Activity>,
+    ) -> Self {
         Self {
             stream: TokioIo::new(stream),
+            first: Some(first),
             manners,
             activity,
             answer: None,
@@ -170,9 +179,21 @@ impl<S: AsyncRead + Unpin> hyper::rt::Read for Socket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let left = buffer.remaining();
+        if let Some(first) = self.first.take_if(|first| first.as_slice().len() <= left) {
+            buffer.put_slice(first.as_slice());
+            self.activity.heard();
+            // Together with what follows them: one read for hyper. Whatever is
+            // wrong with the stream comes up at the next.
+            if !first.as_slice().is_empty() {
+                let more = Pin::new(&mut self.stream).poll_read(context, buffer);
+                return Poll::Ready(match more {
+                    Poll::Ready(_) | Poll::Pending => Ok(()),
+                });
+            }
+        }
         let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));
         if 0 < left {
             self.activity.heard();
