@@ -54,6 +54,9 @@ need_packages() {
     if [ "$purpose" = test ]; then
         # Its promtool checks the metrics page.
         command -v promtool >/dev/null || missing+=(prometheus)
+        # Refused by the engine, which a test shows with one of its own, not with
+        # the service that Debian starts. Only root has its folder on the PATH.
+        [ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null || missing+=(pgbouncer)
         # python3-minimal alone has no unittest.
         python3 -c 'import unittest' 2>/dev/null || missing+=(python3)
     fi

@@ -31,7 +31,7 @@ use crate::config::ServeConfig;
 use crate::config::{AccessLog, LogFormat};
 use crate::http;
 use crate::lock_queue::{BatchLimits, LockQueue};
-use crate::store::commit::{CommitSettings, session_parameters};
+use crate::store::commit::{CommitSession, CommitSettings, OpenError, session_parameters};
 use crate::store::link::{Link, LinkError};
 use crate::store::migrate::{SchemaError, check_schema};
 use crate::store::read::{ReadSettings, Reader};
@@ -73,6 +73,8 @@ pub enum AppError {
     },
     /// The database cannot be reached.
     Link(LinkError),
+    /// A pooler answers in the database's place.
+    Pooler(OpenError),
     /// The schema is not this engine's.
     Schema(SchemaError),
     /// The Redis URL cannot be used.
@@ -88,7 +90,7 @@ impl AppError {
     #[must_use]
     pub const fn is_unavailable(&self) -> bool {
         match self {
-            Self::Link(_) | Self::Listen { .. } => true,
+            Self::Link(_) | Self::Pooler(_) | Self::Listen { .. } => true,
             Self::Schema(_) => true,
             Self::DatabaseUrl(_) | Self::Cache(_) | Self::Thread(_) | Self::Tasks(_) => false,
         }
@@ -116,6 +118,7 @@ impl fmt::Display for AppError {
                 )
             }
             Self::Link(source) => write!(formatter, "--database-url: {source}"),
+            Self::Pooler(source) => source.fmt(formatter),
             Self::Schema(source) => source.fmt(formatter),
             Self::Cache(source) => write!(formatter, "--redis-url: {source}"),
             Self::Thread(source) => write!(formatter, "start a thread: {source}"),
@@ -190,7 +193,7 @@ impl Engine {
             .database_url
             .parsed()
             .map_err(AppError::DatabaseUrl)?;
-        check_database(config).await?;
+        check_database(config, &database).await?;
         let reader = Reader::connect(&read_settings(config, database.clone()), clock.clone());
         let balances = start_cache(config, &supervisor)?;
         let history = Arc::new(History::new(balances.clone(), reader.clone()));
@@ -326,11 +329,22 @@ fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, App
     })
 }
 
-/// Reachable, the password right, the schema known.
-async fn check_database(config: &ServeConfig) -> Result<(), AppError> {
+/// Reachable, the password right, no pooler, the schema known.
+async fn check_database(
+    config: &ServeConfig,
+    database: &tokio_postgres::Config,
+) -> Result<(), AppError> {
     let link = Link::open(config.database_url.expose())
         .await
         .map_err(AppError::Link)?;
+    // Before the schema, for a pooler can make that look wrong. Only a pooler
+    // keeps the engine from starting: what else a committer would meet may be
+    // mended while the engine runs and answers what it can.
+    let session = CommitSession::open(&batch_settings(config, database.clone()).commit).await;
+    if let Err(error @ OpenError::Pooler(_)) = session {
+        return Err(AppError::Pooler(error));
+    }
+    drop(session);
     let checked = check_schema(&link.client).await.map_err(AppError::Schema);
     link.close().await;
     checked

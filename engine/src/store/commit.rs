@@ -203,8 +203,9 @@ pub enum OpenError {
     Unreachable(WireError),
     /// Hosts answer, none of them takes writes.
     NoWritableHost,
-    /// Something between engine and server shares sessions.
-    Pooler,
+    /// Something between engine and server hands out its own sessions, and what
+    /// it said if it would not even give one.
+    Pooler(Option<Box<ServerError>>),
     /// The schema is not the one this engine was built for.
     Schema(WireError),
 }
@@ -216,11 +217,20 @@ impl std::fmt::Display for OpenError {
             Self::NoWritableHost => formatter.write_str(
                 "connect to --database-url: every host that answers is a standby or read-only",
             ),
-            Self::Pooler => formatter.write_str(
-                "connect to --database-url: a pooler in transaction mode answers there; the engine needs sessions of its own, name the server itself",
-            ),
+            Self::Pooler(said) => {
+                formatter.write_str("connect to --database-url: a pooler answers there")?;
+                if let Some(said) = said {
+                    write!(formatter, " ({said})")?;
+                }
+                formatter.write_str(
+                    "; the engine needs sessions of its own, whatever the pool mode: name the PostgreSQL server itself",
+                )
+            }
             Self::Schema(error) => {
-                write!(formatter, "prepare statements: {error}; run `engine migrate`")
+                write!(
+                    formatter,
+                    "prepare statements: {error}; run `engine migrate`"
+                )
             }
         }
     }
@@ -365,7 +375,7 @@ impl CommitSession {
     async fn open_host(settings: &CommitSettings, host_index: usize) -> Result<Self, OpenError> {
         let mut connection = Connection::connect(&settings.session, host_index)
             .await
-            .map_err(OpenError::Unreachable)?;
+            .map_err(not_connected)?;
         let facts = prove_writable(&mut connection).await?;
         Self::prepare(settings, connection, facts).await
     }
@@ -797,7 +807,26 @@ fn ends_session(sqlstate: &str) -> bool {
     sqlstate.starts_with("57P") || sqlstate.starts_with("08")
 }
 
+/// Why the start-up message led to no session.
+///
+/// 08P01 is `protocol_violation`. PostgreSQL says so there to a message that is
+/// malformed, which ours is not; PgBouncer to a setting that it does not know.
+fn not_connected(error: WireError) -> OpenError {
+    match error {
+        WireError::Server(said) if said.sqlstate == "08P01" => OpenError::Pooler(Some(said)),
+        WireError::Io(_)
+        | WireError::Timeout(_)
+        | WireError::Protocol(_)
+        | WireError::Refused(_)
+        | WireError::Server(_) => OpenError::Unreachable(error),
+    }
+}
+
 /// Which history it writes, and its time.
+///
+/// A pooler is known by the process id that it made up for the session. In
+/// session mode too: what the engine asked for at the start-up is lost there,
+/// its time limits among it.
 async fn prove_writable(
     connection: &mut Connection,
 ) -> Result<(DatabaseIdentity, DatabaseClock), OpenError> {
@@ -814,7 +843,7 @@ async fn prove_writable(
         return Err(OpenError::NoWritableHost);
     }
     if text(2) != connection.process_id.to_string() {
-        return Err(OpenError::Pooler);
+        return Err(OpenError::Pooler(None));
     }
     connection
         .simple(include_str!("../../../sql/queries/session_durable.sql"))

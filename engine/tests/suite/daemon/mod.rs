@@ -13,6 +13,7 @@ mod idempotency;
 mod input;
 mod load;
 mod metrics;
+mod pooler;
 mod promoted;
 mod random;
 mod redis;

@@ -9,11 +9,11 @@ use crate::support::daemon::{Daemon, Ended, run_to_end, serve_command};
 use crate::support::{TestDatabase, database, empty_database};
 
 const CONFIGURATION: i32 = 64;
-const UNAVAILABLE: i32 = 69;
+pub(super) const UNAVAILABLE: i32 = 69;
 
 /// The last line says what is wrong, in these words; all others are log lines.
 #[track_caller]
-fn check(ended: &Ended, code: i32, words: &[&str]) {
+pub(super) fn check(ended: &Ended, code: i32, words: &[&str]) {
     assert_eq!(ended.code, Some(code), "{ended:?}");
     let (last, before) = ended.log.split_last().expect("it says why");
     assert!(last.starts_with("error: "), "{ended:?}");
@@ -26,7 +26,7 @@ fn check(ended: &Ended, code: i32, words: &[&str]) {
     assert!(!told.contains("s3cret"), "{told}");
 }
 
-async fn start(url: &str, arguments: &[&str]) -> Ended {
+pub(super) async fn start(url: &str, arguments: &[&str]) -> Ended {
     run_to_end(serve_command(url, arguments)).await
 }
 
