@@ -142,22 +142,23 @@ impl<L: Ledger, O: Observer> Connection<L, O> {
         let started = edge.clock.now();
         let (parts, incoming) = request.into_parts();
         let request_id = edge.ids.of(&parts.headers);
-        let mut ending = Ending::new(&self, started, &parts.method, request_id.clone());
-        let call = Call {
+        let (method, version) = (parts.method.clone(), parts.version);
+        let mut ending = Ending::new(&self, started, &method, request_id.clone());
+        let mut call = Call {
             edge,
-            parts: &parts,
+            parts,
             deadline: started + edge.settings.request_deadline,
             request_id: request_id.to_str().unwrap_or_default(),
         };
-        let answer = handle::answer(&call, incoming, &mut ending.route).await;
+        let answer = handle::answer(&mut call, incoming, &mut ending.route).await;
         let answer = answer.unwrap_or_else(Answer::from);
         ending.answered(&answer);
         if answer.closes {
             self.activity.must_linger();
         }
         let occasion = Occasion {
-            method: &parts.method,
-            version: parts.version,
+            method: &method,
+            version,
             request_id,
             retry_after: &edge.retry_after,
         };

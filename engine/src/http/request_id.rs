@@ -31,7 +31,10 @@ impl RequestIds {
     /// The request's own id, or a new one.
     pub(super) fn of(&self, headers: &HeaderMap) -> HeaderValue {
         match headers.get(X_REQUEST_ID) {
-            Some(sent) if is_fit(sent.as_bytes()) => sent.clone(),
+            // A copy: a clone would keep all that was read with it.
+            Some(sent) if is_fit(sent.as_bytes()) => {
+                HeaderValue::from_bytes(sent.as_bytes()).unwrap_or_else(|_| self.make())
+            }
             Some(_) | None => self.make(),
         }
     }

@@ -12,9 +12,9 @@ mod transfers;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use hyper::StatusCode;
 use hyper::body::{Body as _, Incoming};
 use hyper::http::request::Parts;
+use hyper::{HeaderMap, StatusCode, Uri};
 
 use super::body::{self, BATCH_BYTES_MAX, Body, SINGLE_BYTES_MAX};
 use super::code::ErrorCode;
@@ -41,7 +41,7 @@ const BACKSTOP: Duration = Duration::from_millis(500);
 /// One request, its body not read yet.
 pub(super) struct Call<'a, L, O> {
     pub(super) edge: &'a Edge<L, O>,
-    pub(super) parts: &'a Parts,
+    pub(super) parts: Parts,
     pub(super) deadline: Instant,
     /// As echoed.
     pub(super) request_id: &'a str,
@@ -49,11 +49,11 @@ pub(super) struct Call<'a, L, O> {
 
 /// Finds the route and answers.
 pub(super) async fn answer<L: Ledger, O: Observer>(
-    call: &Call<'_, L, O>,
+    call: &mut Call<'_, L, O>,
     incoming: Incoming,
     route: &mut Option<Route>,
 ) -> Fallible<Answer> {
-    headers::check_size(call.parts, call.edge.settings.header_bytes_max)?;
+    headers::check_size(&call.parts, call.edge.settings.header_bytes_max)?;
     match route::find(&call.parts.method, call.parts.uri.path()) {
         Found::Route(Route::Transfer, _) => {
             *route = Some(Route::Transfer);
@@ -108,12 +108,13 @@ async fn cold<L: Ledger, O: Observer>(
         )
     })?;
     match route {
-        Route::Transfer => transfers::one(call, incoming).await,
         Route::Transfers => transfers::many(call, incoming).await,
         Route::Reversal => transfers::reversal(call, incoming, &id).await,
         Route::OpenAccounts => accounts::open(call, incoming).await,
         Route::ChangeAccount => accounts::change(call, incoming, &id).await,
-        Route::History
+        // Transfer: answered inline.
+        Route::Transfer
+        | Route::History
         | Route::Transaction
         | Route::Balance
         | Route::Accounts
@@ -170,8 +171,15 @@ impl<L: Ledger, O: Observer> Call<'_, L, O> {
     /// The body of a route that takes JSON.
     async fn body(&self, incoming: Incoming, bytes_max: usize) -> Fallible<Body> {
         query::none(self.parts.uri.query()).map_err(|problem| unread(problem, &incoming))?;
-        headers::check_json(self.parts).map_err(|problem| unread(problem, &incoming))?;
+        headers::check_json(&self.parts).map_err(|problem| unread(problem, &incoming))?;
         body::read(incoming, bytes_max, &self.edge.budget, self.deadline).await
+    }
+
+    /// Lets go of path and headers. They are slices of what the connection read,
+    /// and as long as one of them lives it reads on into new memory.
+    fn forget_head(&mut self) {
+        self.parts.headers = HeaderMap::new();
+        self.parts.uri = Uri::default();
     }
 
     async fn single_body(&self, incoming: Incoming) -> Fallible<Body> {
@@ -183,7 +191,7 @@ impl<L: Ledger, O: Observer> Call<'_, L, O> {
     }
 
     fn key(&self, incoming: &Incoming) -> Fallible<Option<Cow<'_, str>>> {
-        headers::idempotency_key(self.parts).map_err(|problem| unread(problem, incoming))
+        headers::idempotency_key(&self.parts).map_err(|problem| unread(problem, incoming))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::store::read::Record;
 
 /// `POST /transaction`.
 pub(super) async fn one<L: Ledger, O: Observer>(
-    call: &Call<'_, L, O>,
+    call: &mut Call<'_, L, O>,
     incoming: Incoming,
 ) -> Fallible<Answer> {
     let key = call.key(&incoming)?;
@@ -34,8 +34,10 @@ pub(super) async fn one<L: Ledger, O: Observer>(
             key: key.as_deref(),
         },
     )?;
-    // What is waited for now holds no bytes of the budget.
+    // What is waited for now holds no bytes of the budget, nor of the connection.
     drop(body);
+    drop(key);
+    call.forget_head();
     moved(call, request).await
 }
 
@@ -109,7 +111,7 @@ pub(super) async fn many<L: Ledger, O: Observer>(
     call: &Call<'_, L, O>,
     incoming: Incoming,
 ) -> Fallible<Answer> {
-    headers::no_idempotency_key(call.parts).map_err(|problem| unread(problem, &incoming))?;
+    headers::no_idempotency_key(&call.parts).map_err(|problem| unread(problem, &incoming))?;
     let body = call.batch_body(incoming).await?;
     let principal = call.edge.settings.anonymous_principal.clone();
     let (requests, mode) = parsed(body, move |text| transfer::batch(text, &principal)).await?;
