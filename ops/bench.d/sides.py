@@ -14,8 +14,8 @@ from engine import Memory, check_load
 # A batch call holds 1,000 transfers, so few connections keep the engine busy.
 BATCH_USERS = 8
 BATCH_ROWS = 1000
-# More connections than the engine admits transfers: some must be refused.
-OVERLOAD_USERS = 12_000
+# 1,024 connections more than the engine admits transfers: those are refused.
+OVERLOAD_USERS = 9_216
 OVERLOAD_FLAGS = ("--queue-depth-max", "8192")
 OVERLOAD_BATCH_USERS = 256
 OVERLOAD_FACTOR = 4

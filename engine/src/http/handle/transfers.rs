@@ -113,6 +113,11 @@ pub(super) async fn many<L: Ledger, O: Observer>(
 ) -> Fallible<Answer> {
     headers::no_idempotency_key(&call.parts).map_err(|problem| unread(problem, &incoming))?;
     let body = call.batch_body(incoming).await?;
+    // What has no room is not parsed. A few details counted as transfers may let
+    // it be refused a little early, never on an idle engine.
+    let at_most = transfer::batch_at_most(body.text());
+    let room = call.edge.ledger.admits(at_most);
+    room.map_err(Problem::refused)?;
     let principal = call.edge.settings.anonymous_principal.clone();
     let (requests, mode) = parsed(body, move |text| transfer::batch(text, &principal)).await?;
     let ledger = &call.edge.ledger;
