@@ -231,6 +231,49 @@ async fn one_poisonous_row_among_thousands_fails_alone() {
     verify(&database).await;
 }
 
+/// An account that stays as it was beside transfers that move it is money made or
+/// lost: the count of the rows written decides, in each statement that writes them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_would_leave_an_account_unwritten_is_rolled_back() {
+    let database = database().await;
+    let core = Core::start(&database.url, &CoreSettings::default());
+    fund(&database.url, &core, 2, "10.00").await;
+    // No statement of the engine's skips a row that it has locked; a trigger can.
+    let link = database.connect().await;
+    link.client
+        .batch_execute(
+            "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+             CREATE TRIGGER skip BEFORE UPDATE ON accounts
+                FOR EACH ROW WHEN (OLD.id = 2) EXECUTE FUNCTION skip()",
+        )
+        .await
+        .unwrap();
+    let small = core
+        .admission
+        .transfer(keyed(1, transfer(1, 2, "4.00")), in_seconds(30))
+        .await;
+    assert_eq!(small, Err(Refused::DatabaseUnavailable));
+    // One piece of work, so that it is one batch, far too large for one statement.
+    let large = core
+        .admission
+        .group(vec![transfer(1, 2, "0.01"); 100], in_seconds(30))
+        .await;
+    assert_eq!(large, Err(Refused::DatabaseUnavailable));
+    let renamed = AccountChange {
+        account_id: account(2),
+        status: None,
+        min_balance: None,
+        name: Some(Some("unwritten".into())),
+    };
+    let terms = core.admission.change_account(renamed, in_seconds(30)).await;
+    assert_eq!(terms, Err(Refused::DatabaseUnavailable));
+    assert_eq!(core.watch.0.lock().unwrap().failed, [Cause::Other; 3]);
+    core.stop().await;
+    assert_eq!(balance(&database, 1).await, 1_000);
+    assert_eq!(transfers(&database).await, 2);
+    verify(&database).await;
+}
+
 /// A stopped engine's open transaction holds rows; the server ends it, and the
 /// others go on.
 #[tokio::test(flavor = "multi_thread")]
