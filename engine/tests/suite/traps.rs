@@ -9,10 +9,22 @@ use engine::domain::account::MinBalance;
 use engine::domain::fold::ChangeOutcome;
 use engine::domain::{AccountChange, AccountStatus, Details, Outcome};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::support::core::{Core, CoreSettings, account, fund, in_seconds, keyed, transfer};
+use crate::support::daemon::PATIENCE;
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::{TestDatabase, database, verify};
+
+/// Looks again and again, without a pause: some of what is waited for is short.
+async fn soon(mut holds: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !holds().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, looking).await.expect("never came");
+}
 
 async fn balance(database: &TestDatabase, id: i64) -> i64 {
     let link = database.connect().await;
@@ -318,14 +330,15 @@ async fn nobody_waits_past_the_deadline_and_every_answer_is_true() {
         .batch_execute("BEGIN; SELECT 1 FROM accounts WHERE id = 1 FOR UPDATE")
         .await
         .unwrap();
-    let soon = std::time::Instant::now() + Duration::from_millis(300);
+    let deadline = std::time::Instant::now() + Duration::from_millis(300);
     // The first is in a batch that waits for the row, the second behind it.
     let (first, second) = tokio::join!(
         core.admission
-            .transfer(keyed(1, transfer(1, 2, "4.00")), soon),
+            .transfer(keyed(1, transfer(1, 2, "4.00")), deadline),
         core.admission
-            .transfer(keyed(2, transfer(1, 3, "4.00")), soon),
+            .transfer(keyed(2, transfer(1, 3, "4.00")), deadline),
     );
+    assert!(deadline.elapsed() < Duration::from_secs(1), "past the deadline");
     for refused in [first, second] {
         assert!(
             matches!(
@@ -420,9 +433,7 @@ async fn draining_answers_everything_that_was_let_in() {
             tokio::spawn(async move { admission.transfer(request, in_seconds(30)).await })
         })
         .collect();
-    while core.committers.in_flight() == 0 && core.admission.permits().0 == 0 {
-        tokio::task::yield_now().await;
-    }
+    soon(async || core.committers.in_flight() > 0 || core.admission.permits().0 > 0).await;
     core.stop().await;
     let mut done = 0;
     for call in calls {
@@ -440,21 +451,12 @@ async fn draining_answers_everything_that_was_let_in() {
 
 /// Waits until a session of this database waits for a row.
 async fn somebody_waits(link: &engine::store::link::Link) {
-    loop {
-        let waiting: i64 = link
-            .client
-            .query_one(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
-                &[],
-            )
-            .await
-            .unwrap()
-            .get(0);
-        if waiting > 0 {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
+    let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    soon(async || {
+        let waiting: i64 = link.client.query_one(count, &[]).await.unwrap().get(0);
+        waiting > 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -552,11 +554,7 @@ async fn terms_and_transfers_of_one_account_commit_together() {
     };
     let waiting = |count| {
         let committers = core.committers.clone();
-        async move {
-            while committers.waiting() < count {
-                tokio::task::yield_now().await;
-            }
-        }
+        async move { soon(async || count <= committers.waiting()).await }
     };
     let lifted = change(unlimited);
     waiting(1).await;
