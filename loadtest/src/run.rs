@@ -20,6 +20,9 @@ use crate::worker::{Live, Orders, Worker};
 /// Files a thread needs besides its connections.
 const FILES_RESERVE: u64 = 64;
 
+/// For the target to accept one connection.
+const ACCEPT_TIME: Duration = Duration::from_micros(100);
+
 /// What a run gives.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -121,6 +124,9 @@ fn run_thread(
             reached.1 = Some(error.to_owned());
         }
     }
+    // The kernel completes connections before the target accepts them: its first
+    // answers shall not wait for that.
+    std::thread::sleep(ACCEPT_TIME * config.users);
     // Every thread comes here, whatever happened: the others wait for it.
     barrier.wait();
     let start = *started.get_or_init(Instant::now);
