@@ -338,7 +338,10 @@ async fn nobody_waits_past_the_deadline_and_every_answer_is_true() {
         core.admission
             .transfer(keyed(2, transfer(1, 3, "4.00")), deadline),
     );
-    assert!(deadline.elapsed() < Duration::from_secs(1), "past the deadline");
+    assert!(
+        deadline.elapsed() < Duration::from_secs(1),
+        "past the deadline"
+    );
     for refused in [first, second] {
         assert!(
             matches!(
