@@ -15,6 +15,7 @@ mod response;
 mod rng;
 mod run;
 mod schedule;
+mod series;
 mod slot;
 mod stats;
 mod worker;

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::args::Config;
 use crate::run::Outcome;
+use crate::series::Series;
 use crate::stats::{Latencies, Tally};
 
 const DOCUMENT_VERSION: u32 = 1;
@@ -54,6 +55,41 @@ struct Document {
     latency_us: Classes,
     /// From sending.
     service_us: Classes,
+    /// Over time, from the start.
+    series: Vec<Moment>,
+}
+
+#[derive(Debug, Serialize)]
+struct Moment {
+    at_seconds: u64,
+    users: u64,
+    sent: u64,
+    succeeded: u64,
+    failed: u64,
+    retried: u64,
+    p50_us: u64,
+    p95_us: u64,
+    p99_us: u64,
+}
+
+impl Moment {
+    fn all(series: &Series) -> Vec<Self> {
+        let interval = series.interval_seconds();
+        (0_u64..)
+            .zip(series.points())
+            .map(|(index, point)| Self {
+                at_seconds: index * interval,
+                users: point.users,
+                sent: point.sent,
+                succeeded: point.succeeded,
+                failed: point.failed,
+                retried: point.retried,
+                p50_us: point.latency.value_at_quantile(0.5),
+                p95_us: point.latency.value_at_quantile(0.95),
+                p99_us: point.latency.value_at_quantile(0.99),
+            })
+            .collect()
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -179,8 +215,9 @@ impl Document {
                 reconnects: tally.reconnects,
             },
             last_error: tally.last_error.clone(),
-            latency_us: Classes::new(&tally.latency),
-            service_us: Classes::new(&tally.service),
+            latency_us: Classes::new(&tally.latency()),
+            service_us: Classes::new(&tally.service()),
+            series: Moment::all(&tally.series),
         }
     }
 }

@@ -93,7 +93,7 @@ pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
             .collect::<Vec<_>>()
     });
     let elapsed = started.get().map_or(Duration::ZERO, Instant::elapsed);
-    let mut tally = Tally::new();
+    let mut tally = Tally::new([config.plan.task.to_string()]);
     for result in results {
         tally.merge(&result?);
     }
@@ -156,6 +156,7 @@ fn orders(config: &Config, index: u32) -> Orders {
         users: config.users / config.threads.max(1) + extra,
         run_time: config.run_time,
         timeout: config.timeout,
+        task: config.plan.task.to_string(),
         keep: match config.plan.task {
             Task::Batch(_) => KeepBody::All,
             Task::Transfer | Task::Balance | Task::Health => KeepBody::Problems,

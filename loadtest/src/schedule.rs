@@ -66,7 +66,7 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::{Class, Tally};
+    use crate::stats::{Class, Tally, Times};
     use std::collections::VecDeque;
 
     fn schedule(rate: u64, index: u64, count: u64, end: Duration) -> Schedule {
@@ -133,7 +133,7 @@ mod tests {
     /// that takes 1 ms each, but answers nothing during `stall`.
     fn simulate(stall: std::ops::Range<u64>) -> Tally {
         let mut plan = schedule(1000, 0, 1, Duration::from_secs(1));
-        let mut tally = Tally::new();
+        let mut tally = Tally::new(["transfer".to_owned()]);
         let mut free_at: VecDeque<Duration> = VecDeque::from([Duration::ZERO; 4]);
         while let Some(due) = plan.next_at() {
             let now = due.max(free_at.pop_front().unwrap());
@@ -145,8 +145,12 @@ mod tests {
                 now
             };
             let done = begins + Duration::from_millis(1);
-            tally.latency.record(Class::Success, done - intended);
-            tally.service.record(Class::Success, done - now);
+            let times = Times {
+                intended,
+                sent: now,
+                answered: done,
+            };
+            tally.time(0, Class::Success, times);
             free_at.push_back(done);
         }
         tally
@@ -155,11 +159,11 @@ mod tests {
     #[test]
     fn a_stalled_target_shows_in_the_latency_of_every_request_it_delayed() {
         let steady = simulate(0..0);
-        assert_eq!(steady.latency.all().max(), 1000);
+        assert_eq!(steady.latency().all().max(), 1000);
 
         let stalled = simulate(200..700);
-        let latency = stalled.latency.all();
-        let service = stalled.service.all();
+        let latency = stalled.latency().all();
+        let service = stalled.service().all();
         assert!(latency.max() >= 500_000, "max={}", latency.max());
         // Half of the run's arrivals fell into the stall and none is forgiven,
         // although only the four in flight were slow as the target sees it.

@@ -12,6 +12,7 @@ use hdrhistogram::Histogram;
 
 use crate::body::{self, ItemStatus};
 use crate::response::Response;
+use crate::series::Series;
 
 /// A server that invents codes must not fill the memory.
 const CODES_MAX: usize = 64;
@@ -143,6 +144,51 @@ pub(crate) enum Arrival {
     Late,
 }
 
+/// One kind of request.
+#[derive(Clone, Debug)]
+pub(crate) struct TaskTally {
+    /// As the scenario calls it.
+    pub(crate) name: String,
+    pub(crate) sent: u64,
+    /// Requests sent again with the same key, which `sent` counts too.
+    pub(crate) retried: u64,
+    /// Requests that ended without an answer.
+    pub(crate) unanswered: u64,
+    /// From when the request should have been sent.
+    pub(crate) latency: Latencies,
+    /// From when it was sent; the same in the closed model.
+    pub(crate) service: Latencies,
+}
+
+impl TaskTally {
+    fn new(name: String) -> Self {
+        Self {
+            name,
+            sent: 0,
+            retried: 0,
+            unanswered: 0,
+            latency: Latencies::new(),
+            service: Latencies::new(),
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.retried += other.retried;
+        self.unanswered += other.unanswered;
+        self.latency.merge(&other.latency);
+        self.service.merge(&other.service);
+    }
+}
+
+/// When a request was due, sent and answered, since the start of the run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub(crate) intended: Duration,
+    pub(crate) sent: Duration,
+    pub(crate) answered: Duration,
+}
+
 /// Everything one thread, or a whole run, counted.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
@@ -158,16 +204,16 @@ pub(crate) struct Tally {
     pub(crate) statuses: BTreeMap<u16, u64>,
     pub(crate) codes: BTreeMap<String, u64>,
     pub(crate) errors: Errors,
-    /// From when the request should have been sent.
-    pub(crate) latency: Latencies,
-    /// From when it was sent; the same in the closed model.
-    pub(crate) service: Latencies,
+    /// One for each task, in the order of the scenario.
+    pub(crate) tasks: Vec<TaskTally>,
+    pub(crate) series: Series,
     /// The last protocol or socket error, in words.
     pub(crate) last_error: Option<String>,
 }
 
 impl Tally {
-    pub(crate) fn new() -> Self {
+    /// Nothing counted yet, of these tasks.
+    pub(crate) fn new(tasks: impl IntoIterator<Item = String>) -> Self {
         Self {
             sent: 0,
             unsent: 0,
@@ -179,10 +225,58 @@ impl Tally {
             statuses: BTreeMap::new(),
             codes: BTreeMap::new(),
             errors: Errors::default(),
-            latency: Latencies::new(),
-            service: Latencies::new(),
+            tasks: tasks.into_iter().map(TaskTally::new).collect(),
+            series: Series::new(),
             last_error: None,
         }
+    }
+
+    /// Counts a request as it is sent.
+    pub(crate) fn send(&mut self, task: usize, at: Duration) {
+        self.sent += 1;
+        if let Some(tally) = self.tasks.get_mut(task) {
+            tally.sent += 1;
+        }
+        self.series.at(at).sent += 1;
+    }
+
+    /// Counts a request that ends without an answer; its cause is counted apart.
+    pub(crate) fn give_up(&mut self, task: usize, at: Duration) {
+        if let Some(tally) = self.tasks.get_mut(task) {
+            tally.unanswered += 1;
+        }
+        self.series.at(at).failed += 1;
+    }
+
+    /// Counts how long an answer took.
+    pub(crate) fn time(&mut self, task: usize, class: Class, times: Times) {
+        let latency = times.answered.saturating_sub(times.intended);
+        let service = times.answered.saturating_sub(times.sent);
+        if let Some(tally) = self.tasks.get_mut(task) {
+            tally.latency.record(class, latency);
+            tally.service.record(class, service);
+        }
+        let point = self.series.at(times.answered);
+        match class {
+            Class::Success => point.succeeded += 1,
+            Class::Unavailable | Class::Other => point.failed += 1,
+        }
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        point.latency.saturating_record(micros.max(1));
+    }
+
+    /// From when requests should have been sent, over all tasks.
+    pub(crate) fn latency(&self) -> Latencies {
+        let mut all = Latencies::new();
+        self.tasks.iter().for_each(|task| all.merge(&task.latency));
+        all
+    }
+
+    /// From when requests were sent, over all tasks.
+    pub(crate) fn service(&self) -> Latencies {
+        let mut all = Latencies::new();
+        self.tasks.iter().for_each(|task| all.merge(&task.service));
+        all
     }
 
     /// Counts one answer to a request of `transfers` transfers.
@@ -259,8 +353,13 @@ impl Tally {
         self.errors.io += other.errors.io;
         self.errors.timeout += other.errors.timeout;
         self.errors.protocol += other.errors.protocol;
-        self.latency.merge(&other.latency);
-        self.service.merge(&other.service);
+        for task in &other.tasks {
+            match self.tasks.iter_mut().find(|mine| mine.name == task.name) {
+                Some(mine) => mine.merge(task),
+                None => self.tasks.push(task.clone()),
+            }
+        }
+        self.series.merge(&other.series);
         if other.last_error.is_some() {
             self.last_error.clone_from(&other.last_error);
         }
@@ -268,13 +367,18 @@ impl Tally {
 
     /// Whether the run counts as a success: something worked, nothing broke.
     pub(crate) fn succeeded(&self) -> bool {
-        !self.latency.success.is_empty() && self.errors.total() == 0
+        let answered = |task: &TaskTally| !task.latency.success.is_empty();
+        self.tasks.iter().any(answered) && self.errors.total() == 0
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn tally() -> Tally {
+        Tally::new(["transfer".to_owned()])
+    }
 
     fn response(status: u16, body: &[u8]) -> Response<'_> {
         Response {
@@ -287,7 +391,7 @@ mod tests {
 
     #[test]
     fn single_and_batch_answers_count_transfers_alike() {
-        let mut tally = Tally::new();
+        let mut tally = tally();
         tally.record(&response(200, b""), 1, Arrival::InWindow);
         tally.record(
             &response(503, br#"{"status":503,"code":"queue_full"}"#),
@@ -312,30 +416,45 @@ mod tests {
         assert_eq!(tally.window, window);
     }
 
+    fn took(micros: u64) -> Times {
+        Times {
+            intended: Duration::ZERO,
+            sent: Duration::ZERO,
+            answered: Duration::from_micros(micros),
+        }
+    }
+
     #[test]
     fn classes_keep_their_own_latencies_and_merge() {
-        let mut one = Tally::new();
-        let mut other = Tally::new();
-        one.latency
-            .record(Class::of(200), Duration::from_micros(500));
-        other
-            .latency
-            .record(Class::of(503), Duration::from_millis(90));
+        let mut one = tally();
+        let mut other = Tally::new(["transfer".to_owned(), "balance".to_owned()]);
+        one.time(0, Class::of(200), took(500));
+        other.time(0, Class::of(503), took(90_000));
         // Beyond the range that histograms start with.
-        other
-            .latency
-            .record(Class::of(404), Duration::from_secs(300));
-        other.latency.record(Class::of(201), Duration::ZERO);
+        other.time(1, Class::of(404), took(300_000_000));
+        other.time(1, Class::of(201), took(0));
         one.merge(&other);
-        assert_eq!(one.latency.success.len(), 2);
-        assert!((89_900..=90_100).contains(&one.latency.unavailable.max()));
-        assert!(one.latency.other.max() >= 299_000_000);
-        assert_eq!(one.latency.all().len(), 4);
+        let latency = one.latency();
+        assert_eq!(latency.success.len(), 2);
+        assert!((89_900..=90_100).contains(&latency.unavailable.max()));
+        assert!(latency.other.max() >= 299_000_000);
+        assert_eq!(latency.all().len(), 4);
+        let names: Vec<&str> = one.tasks.iter().map(|task| task.name.as_str()).collect();
+        assert_eq!(names, ["transfer", "balance"]);
+        assert_eq!(one.tasks[1].latency.success.len(), 1);
+        assert_eq!(
+            (
+                one.series.points()[0].succeeded,
+                one.series.points()[0].failed
+            ),
+            (2, 1)
+        );
+        assert_eq!(one.series.points()[300].failed, 1);
     }
 
     #[test]
     fn codes_are_bounded() {
-        let mut tally = Tally::new();
+        let mut tally = tally();
         for index in 0..CODES_MAX + 10 {
             tally.count_code(&format!("code_{index}"));
         }
@@ -347,15 +466,11 @@ mod tests {
 
     #[test]
     fn a_run_fails_if_nothing_succeeded_or_anything_broke() {
-        let mut tally = Tally::new();
+        let mut tally = tally();
         assert!(!tally.succeeded());
-        tally
-            .latency
-            .record(Class::Unavailable, Duration::from_millis(1));
+        tally.time(0, Class::Unavailable, took(1_000));
         assert!(!tally.succeeded());
-        tally
-            .latency
-            .record(Class::Success, Duration::from_millis(1));
+        tally.time(0, Class::Success, took(1_000));
         assert!(tally.succeeded());
         tally.errors.io = 1;
         assert!(!tally.succeeded());

@@ -26,9 +26,11 @@ use crate::request::Requests;
 use crate::response::KeepBody;
 use crate::schedule::Schedule;
 use crate::slot::{Slot, State, Written};
-use crate::stats::{Arrival, Class, Tally};
+use crate::stats::{Arrival, Class, Tally, Times};
 
 /// Below any listen backlog: more at once could wait a second for a SYN retry.
+/// The one task of a run.
+const TASK: usize = 0;
 const CONNECTING_MAX: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RECONNECT_AFTER: Duration = Duration::from_millis(100);
@@ -45,6 +47,8 @@ pub(crate) struct Orders {
     pub(crate) users: u32,
     pub(crate) run_time: Duration,
     pub(crate) timeout: Duration,
+    /// The task's name.
+    pub(crate) task: String,
     pub(crate) keep: KeepBody,
     /// None is the closed model.
     pub(crate) schedule: Option<Schedule>,
@@ -93,6 +97,7 @@ impl<'a> Worker<'a> {
         let token = epoll::EventData::new_u64(TIMER_TOKEN);
         epoll::add(&epoll, &timer, token, epoll::EventFlags::IN)?;
         let slots = (0..orders.users).map(|_| Slot::new(orders.keep)).collect();
+        let task = orders.task.clone();
         let mut worker = Self {
             orders,
             requests,
@@ -104,7 +109,7 @@ impl<'a> Worker<'a> {
             read_buffer: vec![0; READ_BUFFER_BYTES],
             start: Instant::now(),
             next_scan: Duration::ZERO,
-            tally: Tally::new(),
+            tally: Tally::new([task]),
             live,
         };
         worker.open_all()?;
@@ -219,7 +224,7 @@ impl<'a> Worker<'a> {
             };
             self.idle.pop_front();
             self.requests.write_next(&mut self.slots[index].out);
-            self.tally.sent += 1;
+            self.tally.send(TASK, now);
             self.busy += 1;
             let sent = self.slots[index].send(intended, now);
             if let Err(error) = self.after_write(index, sent, Written::All) {
@@ -371,10 +376,12 @@ impl<'a> Worker<'a> {
         };
         let transfers = self.requests.transfers_per_request();
         self.tally.record(&response, transfers, arrival);
-        self.tally.service.record(class, now.saturating_sub(sent));
-        self.tally
-            .latency
-            .record(class, now.saturating_sub(intended));
+        let times = Times {
+            intended,
+            sent,
+            answered: now,
+        };
+        self.tally.time(TASK, class, times);
         self.live.responses.fetch_add(1, Ordering::Relaxed);
         if class == Class::Success {
             self.live.successes.fetch_add(1, Ordering::Relaxed);
@@ -399,6 +406,7 @@ impl<'a> Worker<'a> {
     /// Gives up the request in flight, whose error was counted.
     fn abandon(&mut self, index: usize, now: Duration) {
         self.busy -= 1;
+        self.tally.give_up(TASK, now);
         self.live.errors.fetch_add(1, Ordering::Relaxed);
         self.slots[index].disconnect(now + RECONNECT_AFTER);
     }
@@ -418,6 +426,11 @@ impl<'a> Worker<'a> {
     fn scan(&mut self, now: Duration) {
         self.next_scan = now + SCAN_EVERY;
         self.expire_connects(now);
+        if now < self.orders.run_time {
+            let up = |slot: &&Slot| matches!(slot.state, State::Idle | State::Busy { .. });
+            let users = self.slots.iter().filter(up).count();
+            self.tally.series.at(now).users = u64::try_from(users).unwrap_or(u64::MAX);
+        }
         let mut connecting = self.connecting();
         for index in 0..self.slots.len() {
             match self.slots[index].state {

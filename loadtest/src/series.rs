@@ -1,0 +1,192 @@
+//! A run over time: what happened in each second of it.
+//!
+//! Owns: one point per interval, from which graphs and histories are made.
+//! Bound: [`POINTS_MAX`] points; a longer run has longer intervals.
+//! Invariant: the points of two threads or machines line up and merge exactly,
+//! also when one of them has longer intervals.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+/// An hour by the second.
+pub(crate) const POINTS_MAX: usize = 3_600;
+/// Two digits are enough to draw.
+const DIGITS: u8 = 2;
+const LATENCY_US_MAX: u64 = 60_000_000;
+
+/// What happened in one interval.
+#[derive(Clone, Debug)]
+pub(crate) struct Point {
+    /// Users that were running at the end of it, or connections in the open model.
+    pub(crate) users: u64,
+    /// Requests sent, repeats included.
+    pub(crate) sent: u64,
+    /// Answers of 2xx.
+    pub(crate) succeeded: u64,
+    /// Other answers, and requests without one.
+    pub(crate) failed: u64,
+    /// Requests sent again with the same key.
+    pub(crate) retried: u64,
+    /// Of every answer, from the intended start, in microseconds.
+    pub(crate) latency: Histogram<u32>,
+}
+
+impl Default for Point {
+    fn default() -> Self {
+        let mut latency = Histogram::new_with_bounds(1, LATENCY_US_MAX, DIGITS)
+            .expect("1, 60,000,000 and 2 digits are valid bounds");
+        latency.auto(true);
+        Self {
+            users: 0,
+            sent: 0,
+            succeeded: 0,
+            failed: 0,
+            retried: 0,
+            latency,
+        }
+    }
+}
+
+impl Point {
+    /// Adds an interval that came at the same time.
+    fn beside(&mut self, other: &Self) {
+        self.users += other.users;
+        self.add(other);
+    }
+
+    /// Adds the interval that came next.
+    fn then(&mut self, next: &Self) {
+        self.users = self.users.max(next.users);
+        self.add(next);
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.succeeded += other.succeeded;
+        self.failed += other.failed;
+        self.retried += other.retried;
+        self.latency
+            .add(&other.latency)
+            .expect("both grow by themselves, so the range always fits");
+    }
+}
+
+/// All points of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Series {
+    interval_seconds: u64,
+    points: Vec<Point>,
+}
+
+impl Series {
+    /// Nothing yet, in intervals of a second.
+    pub(crate) fn new() -> Self {
+        Self {
+            interval_seconds: 1,
+            points: Vec::new(),
+        }
+    }
+
+    /// How long one point is.
+    pub(crate) const fn interval_seconds(&self) -> u64 {
+        self.interval_seconds
+    }
+
+    pub(crate) fn points(&self) -> &[Point] {
+        &self.points
+    }
+
+    /// The point of a moment since the start.
+    pub(crate) fn at(&mut self, since_start: Duration) -> &mut Point {
+        let mut index = self.index(since_start);
+        while index >= POINTS_MAX {
+            self.halve();
+            index = self.index(since_start);
+        }
+        while self.points.len() <= index {
+            self.points.push(Point::default());
+        }
+        &mut self.points[index]
+    }
+
+    fn index(&self, since_start: Duration) -> usize {
+        usize::try_from(since_start.as_secs() / self.interval_seconds).unwrap_or(usize::MAX)
+    }
+
+    fn halve(&mut self) {
+        self.interval_seconds *= 2;
+        self.points = self
+            .points
+            .chunks(2)
+            .map(|pair| {
+                let mut joined = pair[0].clone();
+                if let Some(next) = pair.get(1) {
+                    joined.then(next);
+                }
+                joined
+            })
+            .collect();
+    }
+
+    /// Adds what another thread or machine saw at the same time.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        let mut other = other.clone();
+        while self.interval_seconds < other.interval_seconds {
+            self.halve();
+        }
+        while other.interval_seconds < self.interval_seconds {
+            other.halve();
+        }
+        for (index, point) in other.points.iter().enumerate() {
+            if let Some(mine) = self.points.get_mut(index) {
+                mine.beside(point);
+            } else {
+                self.points.push(point.clone());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(count: u64) -> Series {
+        let mut series = Series::new();
+        for second in 0..count {
+            let point = series.at(Duration::from_secs(second));
+            point.sent += 1;
+            point.users = 3;
+        }
+        series
+    }
+
+    #[test]
+    fn a_long_run_keeps_every_count_in_fewer_points() {
+        let series = seconds(10_000);
+        assert_eq!(series.interval_seconds(), 4);
+        assert_eq!(series.points().len(), 2_500);
+        assert!(series.points().iter().all(|point| point.sent == 4));
+        assert!(series.points().iter().all(|point| point.users == 3));
+    }
+
+    #[test]
+    fn threads_add_up_whatever_their_intervals() {
+        let mut short = seconds(5);
+        short
+            .at(Duration::from_secs(2))
+            .latency
+            .record(700)
+            .unwrap();
+        let mut long = seconds(5_000);
+        long.merge(&short);
+        assert_eq!(long.interval_seconds(), 2);
+        let sent: Vec<u64> = long.points()[..4].iter().map(|point| point.sent).collect();
+        assert_eq!(sent, [4, 4, 3, 2]);
+        assert_eq!(long.points()[0].users, 6);
+        assert_eq!(long.points()[1].latency.len(), 1);
+        short.merge(&seconds(5_000));
+        assert_eq!(short.points().len(), long.points().len());
+    }
+}
