@@ -22,6 +22,7 @@ RUN mkdir -p engine/src loadtest/src \
     && touch engine/src/lib.rs \
     && cargo build --release --locked --package engine
 COPY sql sql
+COPY engine/build.rs engine/
 COPY engine/src engine/src
 # Copied files keep their times, which may be older than the stand-ins' build. Debug
 # sections go, symbol names stay: a backtrace still names its functions.
