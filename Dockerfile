@@ -5,7 +5,7 @@
 #
 # ops/compose.yaml runs it with a PostgreSQL and a Redis. Both base images are Debian 12:
 # what is built against its C library runs on it.
-ARG BUILD_BASE=docker.io/library/rust:1.90.0-slim-bookworm
+ARG BUILD_BASE=docker.io/library/rust:1.95.0-slim-bookworm
 ARG RUN_BASE=docker.io/library/debian:12.12-slim
 
 FROM ${BUILD_BASE} AS build
