@@ -24,6 +24,8 @@ RUN mkdir -p engine/src loadtest/src \
 COPY sql sql
 COPY engine/build.rs engine/
 COPY engine/src engine/src
+# What `engine_build_info` says: docker build --build-arg ENGINE_BUILD_COMMIT=$(git rev-parse HEAD).
+ARG ENGINE_BUILD_COMMIT
 # Copied files keep their times, which may be older than the stand-ins' build. Debug
 # sections go, symbol names stay: a backtrace still names its functions.
 RUN touch engine/src/main.rs engine/src/lib.rs \

@@ -362,6 +362,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_task_polled_by_its_caller_is_judged_like_any_other() {
+        let supervisor = Supervisor::new();
+        let attended = supervisor.attend("committer", async { panic!("on purpose") });
+        assert_eq!(supervisor.running(), ["committer"]);
+        attended.await;
+        supervisor.shutdown().requested().await;
+        assert_eq!(supervisor.finish(LONG).await.exit_code(), 1);
+        assert_eq!(supervisor.running(), [""; 0]);
+    }
+
+    #[tokio::test]
     async fn a_service_that_ends_early_stops_the_engine_and_a_task_does_not() {
         let supervisor = Supervisor::new();
         supervisor.spawn("connection", async {});

@@ -87,7 +87,7 @@ need_rust() {
     command -v cargo >/dev/null || die "Rust is missing. Install it, then run this again:
   $get"
     minor=$(cargo --version | sed -n 's/^cargo 1\.\([0-9]*\)\..*/\1/p')
-    [ "${minor:-0}" -ge 90 ] || die "$(cargo --version) is older than 1.90. Run: rustup update stable"
+    [ "${minor:-0}" -ge 92 ] || die "$(cargo --version) is older than 1.92. Run: rustup update stable"
     [ "$purpose" = test ] || return 0
     for component in fmt clippy; do
         cargo "$component" --version >/dev/null 2>&1 || die "cargo $component is missing. Run: rustup component add ${component/fmt/rustfmt}"

@@ -9,7 +9,7 @@
 -- $19 text[] categories, $20 text[] metadata;
 -- of the keys, paired: $21 integer, how many, $22 uuid[] keys, $23 uuid[] fingerprints,
 -- $24 uuid[] transfers, $25 integer[] periods;
--- of the accounts, paired: $26 bigint, how many, $27 bigint[] ids, $28 bigint[]
+-- of the accounts, paired: $26 integer, how many, $27 bigint[] ids, $28 bigint[]
 -- balances, $29 bigint[] versions, $30 uuid[] heads.
 -- Rows: one. Fewer accounts than $26 divide by zero, so that the COMMIT which
 -- follows in the same round trip rolls back instead.

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::net::{TcpListener, TcpSocket};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -139,7 +140,7 @@ pub async fn serve(
 ) -> Result<(), AppError> {
     let engine = Engine::start(config).await?;
     let (committers, supervisor) = (engine.committers.clone(), engine.supervisor.clone());
-    let commits = attend(&committers, &supervisor);
+    let commits = commit(&committers, &supervisor);
     let life = async {
         let mut shutdown = engine.supervisor.shutdown();
         tokio::select! {
@@ -148,8 +149,6 @@ pub async fn serve(
         }
         engine.stop(config.tuning.admission.shutdown_grace).await
     };
-    // Not spawned: the runtime polls what it was given to run before any task, so
-    // commits go on at full speed while thousands of requests wait to be refused.
     tokio::select! {
         biased;
         never = commits => match never {},
@@ -158,15 +157,21 @@ pub async fn serve(
 }
 
 /// The committers' work; it has no end of its own, the engine's stop ends it.
-fn attend(committers: &Committers, supervisor: &Supervisor) -> impl Future<Output = Infallible> {
-    let tasks = committers.tasks();
-    let tasks: Vec<_> = tasks
-        .map(|task| supervisor.attend("committer", task))
-        .collect();
-    async {
-        join_all(tasks).await;
-        std::future::pending().await
+///
+/// On one thread it is part of the future that the runtime was given to run, which
+/// it polls before any task: commits go on at full speed while thousands of
+/// requests wait to be refused. On several they are tasks: that future is polled
+/// outside the scheduler, where giving way to others has no effect.
+async fn commit(committers: &Committers, supervisor: &Supervisor) -> Infallible {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        let tasks = committers.tasks();
+        join_all(tasks.map(|task| supervisor.attend("committer", task))).await;
+    } else {
+        for task in committers.tasks() {
+            supervisor.spawn("committer", task);
+        }
     }
+    std::future::pending().await
 }
 
 #[derive(Debug)]

@@ -45,10 +45,6 @@ pub(crate) fn complain(text: &dyn Display) {
 /// committers: fewer than tokio's 61, so that a commit that can go on soon does.
 const EVENT_INTERVAL: u32 = 24;
 
-/// Large bodies parsed at once, and names looked up. Each thread keeps memory of
-/// its own: tokio's 512 made a burst of batch calls cost most of a GiB.
-const BLOCKING_THREADS_MAX: usize = 8;
-
 /// `engine serve`.
 pub(crate) fn serve(config: &ServeConfig) -> Result<ExitCode, Failure> {
     raise_open_files();
@@ -192,10 +188,7 @@ fn runtime(threads: u16) -> Result<Runtime, Failure> {
         builder.worker_threads(threads);
         builder
     };
-    builder
-        .event_interval(EVENT_INTERVAL)
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .enable_all();
+    builder.event_interval(EVENT_INTERVAL).enable_all();
     builder.build().map_err(Failure::Runtime)
 }
 

@@ -11,6 +11,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::Semaphore;
 
 use super::activity::{Activity, Patience};
 use super::body::{BATCH_BYTES_MAX, Budget};
@@ -21,6 +22,10 @@ use super::respond::{Answer, Occasion, response};
 use super::route::Route;
 use super::socket::Manners;
 use crate::clock::Clock;
+
+/// Large bodies parsed at once. Each thread that parses keeps memory of its own:
+/// on as many as there were calls, a burst of them cost most of a GiB.
+const PARSED_AT_ONCE_MAX: usize = 8;
 
 /// The limits of the HTTP edge.
 #[derive(Clone, Debug)]
@@ -79,6 +84,8 @@ pub struct Edge<L, O> {
     pub(super) observer: O,
     pub(super) clock: Clock,
     pub(super) budget: Arc<Budget>,
+    /// Large bodies that may be parsed at once.
+    pub(super) parsing: Arc<Semaphore>,
     pub(super) ids: Arc<RequestIds>,
     /// Open connections, the refused ones excepted.
     pub(super) connections: AtomicUsize,
@@ -90,6 +97,7 @@ impl<L: Ledger, O: Observer> Edge<L, O> {
     pub fn new(settings: Settings, ledger: L, observer: O, clock: Clock, seed: u64) -> Self {
         Self {
             budget: Arc::new(Budget::new(settings.bodies_bytes_max)),
+            parsing: Arc::new(Semaphore::new(PARSED_AT_ONCE_MAX)),
             ids: Arc::new(RequestIds::new(seed)),
             connections: AtomicUsize::new(0),
             // The unit is whole seconds; less than one would be "at once".

@@ -182,16 +182,21 @@ impl<S: AsyncRead + Unpin> hyper::rt::Read for Socket<S> {
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let left = buffer.remaining();
-        if let Some(first) = self.first.take_if(|first| first.as_slice().len() <= left) {
-            buffer.put_slice(first.as_slice());
-            self.activity.heard();
-            // Together with what follows them: one read for hyper. Whatever is
-            // wrong with the stream comes up at the next.
-            if !first.as_slice().is_empty() {
-                let more = Pin::new(&mut self.stream).poll_read(context, buffer);
-                return Poll::Ready(match more {
-                    Poll::Ready(_) | Poll::Pending => Ok(()),
-                });
+        if let Some(first) = &mut self.first {
+            let given = first.take(left);
+            buffer.put_slice(given);
+            let (given, done) = (given.len(), first.is_empty());
+            if done {
+                self.first = None;
+            }
+            if 0 < given {
+                self.activity.heard();
+                // Together with what follows: one read for hyper. Whatever is wrong
+                // with the stream comes up at the next.
+                if done && given < left {
+                    drop(Pin::new(&mut self.stream).poll_read(context, buffer));
+                }
+                return Poll::Ready(Ok(()));
             }
         }
         let read = ready!(Pin::new(&mut self.stream).poll_read(context, buffer));

@@ -18,7 +18,9 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #[derive(Debug, Default)]
 pub(super) struct FirstBytes {
     bytes: [u8; PREFACE.len()],
-    length: usize,
+    /// Those from `start` to `end` are there.
+    start: usize,
+    end: usize,
 }
 
 impl FirstBytes {
@@ -30,10 +32,10 @@ impl FirstBytes {
     ) -> io::Result<(Version, Self)> {
         let mut first = Self::default();
         loop {
-            let read = stream.read(&mut first.bytes[first.length..]).await?;
+            let read = stream.read(&mut first.bytes[first.end..]).await?;
             // The reader's contract: at most what there was room for.
-            first.length = first.length.saturating_add(read).min(PREFACE.len());
-            let known = first.as_slice();
+            first.end = first.end.saturating_add(read).min(PREFACE.len());
+            let known = first.bytes.get(..first.end).unwrap_or_default();
             if read == 0 || !PREFACE.starts_with(known) {
                 return Ok((Version::HTTP_11, first));
             }
@@ -44,8 +46,15 @@ impl FirstBytes {
         }
     }
 
-    pub(super) fn as_slice(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
+    /// Gives the next of them, at most so many.
+    pub(super) fn take(&mut self, bytes_max: usize) -> &[u8] {
+        let start = self.start;
+        self.start = start.saturating_add(bytes_max).min(self.end);
+        self.bytes.get(start..self.start).unwrap_or_default()
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.start == self.end
     }
 }
 
@@ -55,8 +64,12 @@ mod tests {
 
     async fn told(one: &[u8], other: &[u8]) -> (Version, Vec<u8>) {
         let mut stream = one.chain(other);
-        let (version, first) = FirstBytes::read(&mut stream, || {}).await.unwrap();
-        (version, first.as_slice().to_vec())
+        let (version, mut first) = FirstBytes::read(&mut stream, || {}).await.unwrap();
+        let mut bytes = Vec::new();
+        while !first.is_empty() {
+            bytes.extend_from_slice(first.take(7));
+        }
+        (version, bytes)
     }
 
     #[tokio::test]

@@ -555,9 +555,10 @@ async fn terms_and_transfers_of_one_account_commit_together() {
         let admission = core.admission.clone();
         tokio::spawn(async move { admission.transfer(request, in_seconds(30)).await })
     };
+    // In the next batch already: that is their order.
     let waiting = |count| {
         let committers = core.committers.clone();
-        async move { soon(async || count <= committers.waiting()).await }
+        async move { soon(async || count <= committers.ready()).await }
     };
     let lifted = change(unlimited);
     waiting(1).await;

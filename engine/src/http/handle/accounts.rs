@@ -21,7 +21,7 @@ pub(super) async fn open<L: Ledger, O: Observer>(
     incoming: Incoming,
 ) -> Fallible<Answer> {
     let body = call.batch_body(incoming).await?;
-    let (accounts, shape) = parsed(body, account::open).await?;
+    let (accounts, shape) = parsed(&call.edge.parsing, body, account::open).await?;
     let opened = call.edge.ledger.open_accounts(accounts).await;
     let opened = opened.map_err(|error| match error {
         OpenError::NotOpened(error) => unanswered(&error, call.request_id),

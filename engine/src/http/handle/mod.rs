@@ -10,11 +10,13 @@ mod reads;
 mod transfers;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::body::{Body as _, Incoming};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, StatusCode, Uri};
+use tokio::sync::Semaphore;
 
 use super::body::{self, BATCH_BYTES_MAX, Body, SINGLE_BYTES_MAX};
 use super::code::ErrorCode;
@@ -197,17 +199,22 @@ impl<L: Ledger, O: Observer> Call<'_, L, O> {
 
 /// Parses a body where it costs nobody else time.
 async fn parsed<T: Send + 'static>(
+    parsing: &Arc<Semaphore>,
     body: Body,
     parse: impl FnOnce(&str) -> Fallible<T> + Send + 'static,
 ) -> Fallible<T> {
     if body.len() <= PARSE_INLINE_BYTES_MAX {
         return parse(body.text());
     }
-    let parsing = tokio::task::spawn_blocking(move || parse(body.text()));
     // Only a runtime that is going down does not run it: nothing was done.
-    parsing
-        .await
-        .unwrap_or_else(|_| Err(Problem::refused(Refused::Draining)))
+    let stopped = || Problem::refused(Refused::Draining);
+    let permit = Arc::clone(parsing).acquire_owned().await;
+    let permit = permit.map_err(|_closed| stopped())?;
+    let parsing = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        parse(body.text())
+    });
+    parsing.await.unwrap_or_else(|_| Err(stopped()))
 }
 
 /// An account id in a path.

@@ -113,13 +113,16 @@ pub(super) async fn many<L: Ledger, O: Observer>(
 ) -> Fallible<Answer> {
     headers::no_idempotency_key(&call.parts).map_err(|problem| unread(problem, &incoming))?;
     let body = call.batch_body(incoming).await?;
-    // What has no room is not parsed. A few details counted as transfers may let
-    // it be refused a little early, never on an idle engine.
-    let at_most = transfer::batch_at_most(body.text());
-    let room = call.edge.ledger.admits(at_most);
-    room.map_err(Problem::refused)?;
+    // What has no room is not parsed.
+    if let Some(transfers) = transfer::batch_size(body.text()) {
+        let room = call.edge.ledger.admits(transfers);
+        room.map_err(Problem::refused)?;
+    }
     let principal = call.edge.settings.anonymous_principal.clone();
-    let (requests, mode) = parsed(body, move |text| transfer::batch(text, &principal)).await?;
+    let (requests, mode) = parsed(&call.edge.parsing, body, move |text| {
+        transfer::batch(text, &principal)
+    })
+    .await?;
     let ledger = &call.edge.ledger;
     let results = match mode {
         Mode::Separate => ledger.transfers(requests, call.deadline).await,
