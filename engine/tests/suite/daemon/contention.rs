@@ -12,8 +12,9 @@ use crate::support::verify;
 async fn check(accounts: usize) {
     let database = ledger().await;
     let engines = [
-        Daemon::start(&database, &[]).await,
-        Daemon::start(&database, &[]).await,
+        Daemon::start(&database, &["--io-threads", "1"]).await,
+        // Commits in tasks of several threads, not in the one thread's own future.
+        Daemon::start(&database, &["--io-threads", "3"]).await,
     ];
     engines[0]
         .open(u32::try_from(accounts).unwrap(), 1_000)
