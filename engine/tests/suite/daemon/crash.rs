@@ -72,7 +72,8 @@ async fn a_stop_waits_for_what_is_being_committed() {
         (status, &checks["draining"]["status"]),
         (503, &"failed".into())
     );
-    assert!(Wire::connect(daemon.api).await.is_err(), "it still listens");
+    let refuses = async || Wire::connect(daemon.api).await.is_err();
+    crate::support::daemon::eventually("deaf to new connections", refuses).await;
     holder.client.batch_execute("ROLLBACK").await.unwrap();
     holder.close().await;
     let reply = wire.reply().await.unwrap();
