@@ -137,6 +137,15 @@ impl Series {
         moved
     }
 
+    /// The same in at most that many points.
+    pub(crate) fn coarsened(&self, points_max: usize) -> Self {
+        let mut coarse = self.clone();
+        while coarse.points.len() > points_max.max(1) {
+            coarse.halve();
+        }
+        coarse
+    }
+
     fn index(&self, since_start: Duration) -> usize {
         usize::try_from(since_start.as_secs() / self.interval_seconds).unwrap_or(usize::MAX)
     }
@@ -218,6 +227,8 @@ mod tests {
             let points = vec![Point::default(); count];
             assert!(Series::from_points(interval, points).is_none());
         }
+        assert_eq!(seconds(9).coarsened(3).points().len(), 3);
+        assert_eq!(seconds(9).coarsened(9).interval_seconds(), 1);
     }
 
     #[test]

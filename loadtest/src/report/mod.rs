@@ -7,6 +7,7 @@
 mod csv;
 mod document;
 mod histogram;
+mod html;
 #[cfg(test)]
 pub(crate) mod sample;
 mod settings;
@@ -39,6 +40,9 @@ pub(crate) struct Output {
     /// PREFIX_failures.csv.
     #[arg(long, value_name = "PREFIX")]
     pub(crate) csv: Option<PathBuf>,
+    /// Also write a page with graphs that needs no other file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     /// A threshold, for example 'p99<10ms', 'errors<0.1%' or 'rate>20000/s'; any
     /// broken one makes the exit code 1. May be repeated.
     #[arg(long, value_name = "EXPR", long_help = require_help())]
@@ -141,6 +145,9 @@ impl Report {
             for (path, text) in csv::files(self, prefix) {
                 write(&path, &text)?;
             }
+        }
+        if let Some(path) = &output.html {
+            write(path, &html::page(self, &thresholds))?;
         }
         print(&text::summary(self, &thresholds))
             .map_err(|error| WriteError::new(Path::new("standard output"), error))?;

@@ -74,4 +74,33 @@ impl Settings {
     pub(crate) fn run_time(&self) -> Duration {
         Duration::try_from_secs_f64(self.run_time_seconds).unwrap_or(Duration::ZERO)
     }
+
+    /// Names and values, in the order they are shown.
+    pub(crate) fn rows(&self) -> Vec<(&'static str, String)> {
+        let model = match self.model {
+            Model::Open => "open",
+            Model::Closed => "closed",
+        };
+        vec![
+            ("host", self.host.clone()),
+            ("model", model.to_owned()),
+            ("task", self.task.clone()),
+            ("users", self.users.to_string()),
+            ("threads", self.threads.to_string()),
+            (
+                "rate",
+                self.rate.map_or("-".to_owned(), |rate| format!("{rate}/s")),
+            ),
+            ("run time", format!("{} s", self.run_time_seconds)),
+            ("timeout", format!("{} s", self.timeout_seconds)),
+            ("accounts", self.accounts.clone()),
+            ("amount", self.amount.clone()),
+            ("keys", self.keys.clone()),
+            (
+                "hot share",
+                format!("{} %", f64::from(self.hot_ppm) / 10_000.0),
+            ),
+            ("seed", self.seed.clone()),
+        ]
+    }
 }

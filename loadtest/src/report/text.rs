@@ -114,12 +114,8 @@ fn errors(tally: &Tally) -> String {
     )
 }
 
-pub(super) fn busy(generator: Generator) -> String {
-    let used = format!(
-        "{:.0}% of its CPU, requests up to {:.3} ms late (p99)",
-        generator.cpu_share * 100.0,
-        float(generator.lag_p99_us) / 1_000.0
-    );
+fn busy(generator: Generator) -> String {
+    let used = usage(generator);
     if generator.was_the_bottleneck() {
         format!(
             "{used}: THE GENERATOR WAS THE BOTTLENECK, give it more --threads, cores or machines"
@@ -127,6 +123,14 @@ pub(super) fn busy(generator: Generator) -> String {
     } else {
         used
     }
+}
+
+pub(super) fn usage(generator: Generator) -> String {
+    format!(
+        "{:.0}% of its CPU, requests up to {:.3} ms late (p99)",
+        generator.cpu_share * 100.0,
+        float(generator.lag_p99_us) / 1_000.0
+    )
 }
 
 fn ms(micros: u64) -> String {
