@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::compare::CompareArgs;
 use crate::merge::MergeArgs;
 use crate::report::Output;
 use crate::request::Plan;
@@ -45,6 +46,8 @@ enum Command {
     Run(RunArgs),
     /// Join the JSON reports of several generators into one, exactly.
     Merge(MergeArgs),
+    /// Compare the JSON reports of two runs: better, worse, or only noise.
+    Compare(CompareArgs),
 }
 
 #[derive(Debug, Args)]
@@ -216,6 +219,7 @@ pub(crate) enum Progress {
 pub(crate) enum Parsed {
     Run(Box<Config>),
     Merge(MergeArgs),
+    Compare(CompareArgs),
     /// Help or version, for standard output.
     Help(String),
     /// What is wrong, for standard error.
@@ -234,6 +238,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
             Err(message) => Parsed::Usage(format!("loadtest: {message}")),
         },
         Command::Merge(args) => Parsed::Merge(args),
+        Command::Compare(args) => Parsed::Compare(args),
     }
 }
 
@@ -373,7 +378,7 @@ mod tests {
         match parse(all.map(OsString::from)) {
             Parsed::Run(config) => Ok(*config),
             Parsed::Help(text) | Parsed::Usage(text) => Err(text),
-            Parsed::Merge(_) => Err("not a run".to_owned()),
+            Parsed::Merge(_) | Parsed::Compare(_) => Err("not a run".to_owned()),
         }
     }
 

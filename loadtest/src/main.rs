@@ -8,6 +8,7 @@
 
 mod args;
 mod body;
+mod compare;
 mod merge;
 mod progress;
 mod report;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let config = match parse(std::env::args_os()) {
         Parsed::Run(config) => config,
         Parsed::Merge(args) => return finish(merge::run(&args)),
+        Parsed::Compare(args) => return finish(compare::run(&args)),
         Parsed::Help(text) => {
             return if report::print(&text).is_ok() {
                 ExitCode::SUCCESS

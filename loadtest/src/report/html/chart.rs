@@ -9,7 +9,7 @@ use super::escape;
 pub(super) const WIDTH: f64 = 760.0;
 pub(super) const HEIGHT: f64 = 240.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 12.0;
+const RIGHT: f64 = 26.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 30.0;
 

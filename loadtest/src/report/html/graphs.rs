@@ -21,7 +21,8 @@ pub(super) fn over_time(report: &Report) -> String {
     }
     let seconds = interval.as_secs_f64();
     let mut graphs = vec![requests(points, seconds), latencies(points, seconds)];
-    if points.iter().any(|point| point.users > 0) {
+    // A number that never changes is in the settings.
+    if points.iter().any(|point| point.users != points[0].users) {
         graphs.push(users(points, seconds));
     }
     format!(
@@ -248,7 +249,9 @@ mod tests {
     fn only_full_intervals_are_drawn() {
         let mut report = super::super::super::sample::report(1, 2_000);
         let drawn = |report: &Report| over_time(report).matches("<rect").count();
-        // Three graphs, ten seconds each.
+        // Two graphs, ten seconds each; a third once users come or go.
+        assert_eq!(drawn(&report), 20);
+        report.tally.series.at(std::time::Duration::ZERO).users = 1;
         assert_eq!(drawn(&report), 30);
         report.settings.run_time_seconds = 9.5;
         assert_eq!(drawn(&report), 27);

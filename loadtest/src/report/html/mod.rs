@@ -162,13 +162,13 @@ fn headline(report: &Report) -> String {
         false => time(float(success.value_at_quantile(share))),
     };
     let mut tiles = vec![(
-        "Successful requests",
+        "Requests, 2xx",
         format!("{}/s", rate(report.per_second(tally.window.successes))),
         format!("{} answered", commas(tally.responses)),
     )];
     if tally.transfers.completed > 0 {
         tiles.push((
-            "Transfers completed",
+            "Transfers",
             format!(
                 "{}/s",
                 rate(report.per_second(tally.window.transfers_completed))
@@ -181,9 +181,9 @@ fn headline(report: &Report) -> String {
         percent(failed, ended),
         format!("{} of {}", commas(failed), commas(ended)),
     ));
-    tiles.push(("Half answered within", quantile(0.5), "p50, 2xx".to_owned()));
-    tiles.push(("99 of 100 within", quantile(0.99), "p99, 2xx".to_owned()));
-    tiles.push(("Slowest", quantile(1.0), "maximum, 2xx".to_owned()));
+    tiles.push(("Median", quantile(0.5), "half were faster".to_owned()));
+    tiles.push(("p99", quantile(0.99), "99 of 100 were faster".to_owned()));
+    tiles.push(("Slowest", quantile(1.0), "of all 2xx answers".to_owned()));
     let tiles: Vec<String> = tiles
         .into_iter()
         .map(|(name, value, note)| {
@@ -236,6 +236,8 @@ fn threshold_table(thresholds: &[Checked]) -> String {
     };
     let rows: Vec<_> = thresholds.iter().map(row).collect();
     table("Requirements", &["Required", "Measured", "Verdict"], &rows)
+        .replace("<table>", "<table class=\"names\">")
+        .replace("<td>broken</td>", "<td class=\"broken\">broken</td>")
 }
 
 fn task_table(tasks: &[TaskTally]) -> String {
