@@ -219,7 +219,7 @@ impl Comparison {
         }
         text += &format!(
             "{:<10} {:>12} {:>12} {:>9}  {:<20} verdict\n",
-            "", "before", "after", "change", "99 % of chance"
+            "", "before", "after", "change", "99 % interval"
         );
         for row in &self.metrics {
             let value = |value: f64| match row.unit {
