@@ -116,7 +116,8 @@ pub(super) fn distribution(report: &Report) -> String {
     let largest = bars.iter().map(|(_, height)| *height).fold(0.0, f64::max);
     let step = chart::step(largest);
     let mut top = step;
-    while top < largest {
+    // The upper quarter is for the words beside the marks.
+    while top * 0.75 < largest {
         top += step;
     }
     let mut body = chart::grid(top, step);

@@ -181,8 +181,8 @@ fn headline(report: &Report) -> String {
         percent(failed, ended),
         format!("{} of {}", commas(failed), commas(ended)),
     ));
-    tiles.push(("Median", quantile(0.5), "half were faster".to_owned()));
-    tiles.push(("p99", quantile(0.99), "99 of 100 were faster".to_owned()));
+    tiles.push(("Median", quantile(0.5), "half faster".to_owned()));
+    tiles.push(("p99", quantile(0.99), "99 of 100 faster".to_owned()));
     tiles.push(("Slowest", quantile(1.0), "of all 2xx answers".to_owned()));
     let tiles: Vec<String> = tiles
         .into_iter()
@@ -290,6 +290,7 @@ fn failure_table(tally: &Tally) -> String {
         return "<section>\n<h2>Failures</h2>\n<p>None.</p>\n</section>\n".to_owned();
     }
     table("Failures", &["What", "Kind", "Count"], &rows)
+        .replace("<table>", "<table class=\"names\">")
 }
 
 fn setting_table(report: &Report) -> String {
