@@ -8,13 +8,16 @@ use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZeroU64;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::compare::CompareArgs;
+use crate::merge::MergeArgs;
+use crate::report::Output;
 use crate::request::Plan;
+use crate::threshold;
 
 /// One address pair has about 28,000 client ports on a default Linux.
 const USERS_MAX: u32 = 20_000;
@@ -41,6 +44,10 @@ struct Cli {
 enum Command {
     /// Load an engine and report rates and latencies.
     Run(RunArgs),
+    /// Join the JSON reports of several generators into one, exactly.
+    Merge(MergeArgs),
+    /// Compare the JSON reports of two runs: better, worse, or only noise.
+    Compare(CompareArgs),
 }
 
 #[derive(Debug, Args)]
@@ -83,9 +90,8 @@ struct RunArgs {
     /// How long an answer may take before it counts as a timeout.
     #[arg(long, default_value = "30s", value_parser = parse_run_time)]
     timeout: Duration,
-    /// Also write the report to this file as JSON.
-    #[arg(long)]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
     /// Do not print progress.
     #[arg(long)]
     quiet: bool,
@@ -197,7 +203,7 @@ pub(crate) struct Config {
     pub(crate) timeout: Duration,
     /// Requests per second; none is the closed model.
     pub(crate) rate: Option<NonZeroU64>,
-    pub(crate) json: Option<PathBuf>,
+    pub(crate) output: Output,
     pub(crate) progress: Progress,
 }
 
@@ -212,6 +218,8 @@ pub(crate) enum Progress {
 #[derive(Debug)]
 pub(crate) enum Parsed {
     Run(Box<Config>),
+    Merge(MergeArgs),
+    Compare(CompareArgs),
     /// Help or version, for standard output.
     Help(String),
     /// What is wrong, for standard error.
@@ -224,10 +232,13 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
         Err(error) if error.use_stderr() => return Parsed::Usage(error.render().to_string()),
         Err(error) => return Parsed::Help(error.render().to_string()),
     };
-    let Command::Run(args) = cli.command;
-    match check(args) {
-        Ok(config) => Parsed::Run(Box::new(config)),
-        Err(message) => Parsed::Usage(format!("loadtest: {message}")),
+    match cli.command {
+        Command::Run(args) => match check(args) {
+            Ok(config) => Parsed::Run(Box::new(config)),
+            Err(message) => Parsed::Usage(format!("loadtest: {message}")),
+        },
+        Command::Merge(args) => Parsed::Merge(args),
+        Command::Compare(args) => Parsed::Compare(args),
     }
 }
 
@@ -249,6 +260,7 @@ fn check(args: RunArgs) -> Result<Config, String> {
             args.accounts
         ));
     }
+    threshold::check_tasks(&args.output.require, &[&args.task.to_string()])?;
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
     let threads = args
         .threads
@@ -277,7 +289,7 @@ fn check(args: RunArgs) -> Result<Config, String> {
         run_time: args.run_time,
         timeout: args.timeout,
         rate: args.rate.and_then(NonZeroU64::new),
-        json: args.json,
+        output: args.output,
         progress,
     })
 }
@@ -366,6 +378,7 @@ mod tests {
         match parse(all.map(OsString::from)) {
             Parsed::Run(config) => Ok(*config),
             Parsed::Help(text) | Parsed::Usage(text) => Err(text),
+            Parsed::Merge(_) | Parsed::Compare(_) => Err("not a run".to_owned()),
         }
     }
 

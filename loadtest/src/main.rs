@@ -8,6 +8,8 @@
 
 mod args;
 mod body;
+mod compare;
+mod merge;
 mod progress;
 mod report;
 mod request;
@@ -18,11 +20,13 @@ mod schedule;
 mod series;
 mod slot;
 mod stats;
+mod threshold;
 mod worker;
 
 use std::process::ExitCode;
 
 use crate::args::{Parsed, parse};
+use crate::report::{Report, Verdict};
 
 /// Bad arguments (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
@@ -30,6 +34,8 @@ const EXIT_USAGE: u8 = 64;
 fn main() -> ExitCode {
     let config = match parse(std::env::args_os()) {
         Parsed::Run(config) => config,
+        Parsed::Merge(args) => return finish(merge::run(&args)),
+        Parsed::Compare(args) => return finish(compare::run(&args)),
         Parsed::Help(text) => {
             return if report::print(&text).is_ok() {
                 ExitCode::SUCCESS
@@ -42,20 +48,24 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let outcome = match run::run(&config) {
-        Ok(outcome) => outcome,
+    let result = run::run(&config)
+        .map_err(|error| error.to_string())
+        .and_then(|outcome| {
+            let report = Report::new(&config, outcome);
+            report
+                .deliver(&config.output)
+                .map_err(|error| error.to_string())
+        });
+    finish(result)
+}
+
+fn finish(result: Result<Verdict, String>) -> ExitCode {
+    match result {
+        Ok(Verdict::Passed) => ExitCode::SUCCESS,
+        Ok(Verdict::Failed) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("loadtest: {error}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    if let Err(error) = report::write(&config, &outcome) {
-        eprintln!("loadtest: write the report: {error}");
-        return ExitCode::FAILURE;
-    }
-    if outcome.tally.succeeded() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
     }
 }

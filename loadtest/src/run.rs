@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::args::{Config, Task};
 use crate::progress;
+use crate::report::Generator;
 use crate::request::Requests;
 use crate::response::KeepBody;
 use crate::schedule::{Schedule, Share};
@@ -29,6 +30,8 @@ pub(crate) struct Outcome {
     pub(crate) tally: Tally,
     /// Until the last answer, so at least the run time.
     pub(crate) elapsed: Duration,
+    /// None while nobody measures it.
+    pub(crate) generator: Option<Generator>,
 }
 
 /// Why a run could not begin or go on.
@@ -97,7 +100,11 @@ pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
     for result in results {
         tally.merge(&result?);
     }
-    Ok(Outcome { tally, elapsed })
+    Ok(Outcome {
+        tally,
+        elapsed,
+        generator: None,
+    })
 }
 
 /// Where the threads meet before the first request: the barrier, the one start

@@ -11,8 +11,10 @@ use hdrhistogram::Histogram;
 
 /// An hour by the second.
 pub(crate) const POINTS_MAX: usize = 3_600;
+/// Longer than any run needs.
+const INTERVAL_MAX: u64 = 1 << 20;
 /// Two digits are enough to draw.
-const DIGITS: u8 = 2;
+pub(crate) const DIGITS: u8 = 2;
 const LATENCY_US_MAX: u64 = 60_000_000;
 
 /// What happened in one interval.
@@ -56,7 +58,7 @@ impl Point {
     }
 
     /// Adds the interval that came next.
-    fn then(&mut self, next: &Self) {
+    pub(crate) fn then(&mut self, next: &Self) {
         self.users = self.users.max(next.users);
         self.add(next);
     }
@@ -108,6 +110,40 @@ impl Series {
             self.points.push(Point::default());
         }
         &mut self.points[index]
+    }
+
+    /// Points that were counted elsewhere; none if they cannot be a series.
+    pub(crate) fn from_points(interval_seconds: u64, points: Vec<Point>) -> Option<Self> {
+        // Halving can only reach powers of two, so nothing else would ever line up.
+        let reachable = interval_seconds.is_power_of_two() && interval_seconds <= INTERVAL_MAX;
+        (reachable && points.len() <= POINTS_MAX).then_some(Self {
+            interval_seconds,
+            points,
+        })
+    }
+
+    /// The same, begun that much later: to the nearest interval.
+    pub(crate) fn later(&self, by: Duration) -> Self {
+        let interval = Duration::from_secs(self.interval_seconds);
+        let mut moved = Self {
+            interval_seconds: self.interval_seconds,
+            points: Vec::new(),
+        };
+        let offset = (by + interval / 2).as_secs() / self.interval_seconds;
+        for (index, point) in (offset..).zip(&self.points) {
+            let at = Duration::from_secs(index * self.interval_seconds);
+            moved.at(at).beside(point);
+        }
+        moved
+    }
+
+    /// The same in at most that many points.
+    pub(crate) fn coarsened(&self, points_max: usize) -> Self {
+        let mut coarse = self.clone();
+        while coarse.points.len() > points_max.max(1) {
+            coarse.halve();
+        }
+        coarse
     }
 
     fn index(&self, since_start: Duration) -> usize {
@@ -169,6 +205,30 @@ mod tests {
         assert_eq!(series.points().len(), 2_500);
         assert!(series.points().iter().all(|point| point.sent == 4));
         assert!(series.points().iter().all(|point| point.users == 3));
+    }
+
+    #[test]
+    fn a_later_start_moves_every_count_and_loses_none() {
+        let moved = seconds(3).later(Duration::from_millis(1_600));
+        let sent: Vec<u64> = moved.points().iter().map(|point| point.sent).collect();
+        assert_eq!(sent, [0, 0, 1, 1, 1]);
+        // Past the bound the intervals grow instead.
+        let moved = seconds(3_600).later(Duration::from_secs(2));
+        assert_eq!(moved.interval_seconds(), 2);
+        let sent: u64 = moved.points().iter().map(|point| point.sent).sum();
+        assert_eq!((moved.points().len(), sent), (1_801, 3_600));
+    }
+
+    #[test]
+    fn only_what_halving_reaches_is_a_series() {
+        assert!(Series::from_points(4, vec![Point::default(); 3]).is_some());
+        assert!(Series::from_points(1, vec![Point::default(); POINTS_MAX]).is_some());
+        for (interval, count) in [(0, 1), (3, 1), (INTERVAL_MAX * 2, 1), (1, POINTS_MAX + 1)] {
+            let points = vec![Point::default(); count];
+            assert!(Series::from_points(interval, points).is_none());
+        }
+        assert_eq!(seconds(9).coarsened(3).points().len(), 3);
+        assert_eq!(seconds(9).coarsened(9).interval_seconds(), 1);
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::series::Series;
 /// A server that invents codes must not fill the memory.
 const CODES_MAX: usize = 64;
 const CODE_OVERFLOW: &str = "(other)";
+/// Digits that a latency keeps.
+pub(crate) const DIGITS: u8 = 3;
 /// Histograms start at this range and grow by themselves.
 const LATENCY_US_MAX: u64 = 60_000_000;
 
@@ -72,6 +74,11 @@ impl Latencies {
         }
     }
 
+    /// How many were recorded.
+    pub(crate) fn count(&self) -> u64 {
+        self.success.len() + self.unavailable.len() + self.other.len()
+    }
+
     /// All classes together.
     pub(crate) fn all(&self) -> Histogram<u64> {
         let mut all = self.success.clone();
@@ -89,7 +96,7 @@ impl Latencies {
 }
 
 fn histogram() -> Histogram<u64> {
-    let mut histogram = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)
+    let mut histogram = Histogram::new_with_bounds(1, LATENCY_US_MAX, DIGITS)
         .expect("1, 60,000,000 and 3 digits are valid bounds");
     histogram.auto(true);
     histogram
@@ -170,6 +177,16 @@ impl TaskTally {
             latency: Latencies::new(),
             service: Latencies::new(),
         }
+    }
+
+    /// Requests that came to an end, answered or not.
+    pub(crate) fn ended(&self) -> u64 {
+        self.latency.count() + self.unanswered
+    }
+
+    /// Of those, all without a 2xx.
+    pub(crate) fn failed(&self) -> u64 {
+        self.ended() - self.latency.success.len()
     }
 
     fn merge(&mut self, other: &Self) {

@@ -150,7 +150,7 @@ fn a_closed_run_answers_all_it_sent_and_repeats_no_key() {
     assert_eq!(number(&document, "/requests/answered"), sent);
     assert_eq!(number(&document, "/transfers/completed"), sent);
     assert_eq!(number(&document, "/latency_us/2xx/count"), sent);
-    assert_eq!(number(&document, "/version"), 1);
+    assert_eq!(number(&document, "/version"), 2);
     let keys: HashSet<_> = log.iter().map(|seen| seen.key.clone().unwrap()).collect();
     assert_eq!(keys.len(), log.len());
     assert!(

@@ -1,0 +1,229 @@
+//! What a run gave, in every form a reader may want it.
+//!
+//! Owns: standard output, and the files of `--json`, `--csv` and `--html`.
+//! Never: computes a rate over answers that came after the run time.
+//! Invariant: every form is made from one [`Report`], so they never disagree.
+
+mod csv;
+mod document;
+mod histogram;
+mod html;
+#[cfg(test)]
+pub(crate) mod sample;
+mod settings;
+mod text;
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::io::Write as _;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::document::load;
+pub(crate) use self::settings::{Model, Settings};
+use crate::args::Config;
+use crate::run::Outcome;
+use crate::stats::Tally;
+use crate::threshold::{self, Checked, GRAMMAR, Threshold};
+
+/// Where a report goes, and what it must reach.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Output {
+    /// Also write the report to this file as JSON, for merge and compare.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Also write Locust's PREFIX_stats.csv, PREFIX_stats_history.csv and
+    /// PREFIX_failures.csv.
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) csv: Option<PathBuf>,
+    /// Also write a page with graphs that needs no other file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// A threshold, for example 'p99<10ms', 'errors<0.1%' or 'rate>20000/s'; any
+    /// broken one makes the exit code 1. May be repeated.
+    #[arg(long, value_name = "EXPR", long_help = require_help())]
+    pub(crate) require: Vec<Threshold>,
+}
+
+fn require_help() -> String {
+    format!("A threshold; any broken one makes the exit code 1. May be repeated.\n\n{GRAMMAR}")
+}
+
+/// How busy the generator itself was: its own limit must not pass for the target's.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+pub(crate) struct Generator {
+    /// Of the CPU time its threads could have had, 0 to 1.
+    pub(crate) cpu_share: f64,
+    /// How late requests left although a connection was free (open model).
+    pub(crate) lag_p99_us: u64,
+}
+
+/// From here on answers wait for the generator, not for the target.
+const CPU_SHARE_FULL: f64 = 0.9;
+const LAG_US_MAX: u64 = 10_000;
+
+impl Generator {
+    pub(crate) fn was_the_bottleneck(self) -> bool {
+        self.cpu_share >= CPU_SHARE_FULL || self.lag_p99_us >= LAG_US_MAX
+    }
+}
+
+/// So that no rate is divided by zero.
+const SPAN_MIN: Duration = Duration::from_millis(1);
+
+/// Whether the process may say that all went well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Passed,
+    Failed,
+}
+
+/// A run, or several that were merged.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    /// One for each run in it.
+    pub(crate) run_ids: Vec<String>,
+    pub(crate) started_at: SystemTime,
+    pub(crate) settings: Settings,
+    /// Until the last answer, so at least the run time.
+    pub(crate) elapsed: Duration,
+    pub(crate) tally: Tally,
+    pub(crate) generator: Option<Generator>,
+}
+
+impl Report {
+    /// Of a run that ended just now.
+    pub(crate) fn new(config: &Config, outcome: Outcome) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the wall clock lines up generators; nothing is measured with it"
+        )]
+        let now = SystemTime::now();
+        Self {
+            run_ids: vec![fresh_run_id()],
+            started_at: now.checked_sub(outcome.elapsed).unwrap_or(now),
+            settings: Settings::new(config),
+            elapsed: outcome.elapsed,
+            tally: outcome.tally,
+            generator: outcome.generator,
+        }
+    }
+
+    /// A count in the run time as a rate.
+    pub(crate) fn per_second(&self, count: u64) -> f64 {
+        float(count) / self.settings.run_time_seconds
+    }
+
+    /// When each point of the series began and ended, since the start; the last
+    /// one ends with the run.
+    fn spans(&self) -> impl Iterator<Item = Range<Duration>> {
+        let interval = Duration::from_secs(self.tally.series.interval_seconds());
+        let points = 0..u32::try_from(self.tally.series.points().len()).unwrap_or(u32::MAX);
+        points.map(move |index| {
+            let start = interval * index;
+            let end = (start + interval).min(self.elapsed);
+            // An answer at the very end may fall into a point that just began.
+            start..end.max(start + SPAN_MIN)
+        })
+    }
+
+    /// Writes every form that is wanted and prints the summary.
+    ///
+    /// # Errors
+    /// [`WriteError`] names the file that could not be written.
+    pub(crate) fn deliver(&self, output: &Output) -> Result<Verdict, WriteError> {
+        let thresholds = threshold::check(&output.require, self);
+        if let Some(path) = &output.json {
+            let text = document::render(self, &thresholds).map_err(std::io::Error::from);
+            write(path, &text.map_err(|error| WriteError::new(path, error))?)?;
+        }
+        if let Some(prefix) = &output.csv {
+            for (path, text) in csv::files(self, prefix) {
+                write(&path, &text)?;
+            }
+        }
+        if let Some(path) = &output.html {
+            write(path, &html::page(self, &thresholds))?;
+        }
+        print(&text::summary(self, &thresholds))
+            .map_err(|error| WriteError::new(Path::new("standard output"), error))?;
+        Ok(self.verdict(&thresholds))
+    }
+
+    /// The document of `--json`, as it is written without thresholds.
+    #[cfg(test)]
+    pub(crate) fn document(&self) -> serde_json::Value {
+        let text = document::render(self, &[]).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn verdict(&self, thresholds: &[Checked]) -> Verdict {
+        if self.tally.succeeded() && thresholds.iter().all(|checked| checked.held) {
+            Verdict::Passed
+        } else {
+            Verdict::Failed
+        }
+    }
+}
+
+/// 64 bits from the system, through the keys of the standard library's hash maps.
+fn fresh_run_id() -> String {
+    let bits = std::hash::RandomState::new().build_hasher().finish();
+    format!("{bits:016x}")
+}
+
+/// A form that could not be written.
+#[derive(Debug)]
+pub(crate) struct WriteError {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+impl WriteError {
+    fn new(path: &Path, source: std::io::Error) -> Self {
+        Self {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "write the report to {}: {}",
+            self.path.display(),
+            self.source
+        )
+    }
+}
+
+impl std::error::Error for WriteError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), WriteError> {
+    std::fs::write(path, text).map_err(|error| WriteError::new(path, error))
+}
+
+/// Prints to standard output.
+pub(crate) fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Exact up to 2^53, which no counter of a run reaches.
+pub(crate) fn float(count: u64) -> f64 {
+    const HALF: f64 = 4_294_967_296.0;
+    let high = u32::try_from(count >> 32).unwrap_or(u32::MAX);
+    let low = u32::try_from(count & u64::from(u32::MAX)).unwrap_or(u32::MAX);
+    f64::from(high) * HALF + f64::from(low)
+}

@@ -1,0 +1,106 @@
+//! What a run was asked to do, as its report tells it.
+//!
+//! Owns: the names of the settings in the document.
+//! Invariant: settings of one version 1 document keep their names and meaning.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::args::Config;
+
+/// When requests are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Model {
+    /// At their time, whatever the answers take.
+    Open,
+    /// As soon as the user before was answered.
+    Closed,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub(crate) struct Settings {
+    pub(crate) host: String,
+    pub(crate) model: Model,
+    pub(crate) task: String,
+    pub(crate) users: u32,
+    pub(crate) threads: u32,
+    pub(crate) rate: Option<u64>,
+    pub(crate) run_time_seconds: f64,
+    pub(crate) timeout_seconds: f64,
+    pub(crate) accounts: String,
+    pub(crate) amount: String,
+    pub(crate) keys: String,
+    pub(crate) hot_ppm: u32,
+    /// As text: JSON numbers hold 53 bits in many readers.
+    pub(crate) seed: String,
+}
+
+impl Settings {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            host: config.host.clone(),
+            model: if config.rate.is_some() {
+                Model::Open
+            } else {
+                Model::Closed
+            },
+            task: config.plan.task.to_string(),
+            users: config.users,
+            threads: config.threads,
+            rate: config.rate.map(std::num::NonZeroU64::get),
+            run_time_seconds: config.run_time.as_secs_f64(),
+            timeout_seconds: config.timeout.as_secs_f64(),
+            accounts: config.plan.accounts.to_string(),
+            amount: config.plan.amount.clone(),
+            keys: config.plan.keys.name().to_owned(),
+            hot_ppm: config.plan.hot_ppm,
+            seed: config.plan.seed.to_string(),
+        }
+    }
+
+    /// Refuses what rates cannot be computed with.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match Duration::try_from_secs_f64(self.run_time_seconds) {
+            Ok(time) if !time.is_zero() => Ok(()),
+            Ok(_) | Err(_) => Err(format!(
+                "config.run_time_seconds: {} is no time to run",
+                self.run_time_seconds
+            )),
+        }
+    }
+
+    pub(crate) fn run_time(&self) -> Duration {
+        Duration::try_from_secs_f64(self.run_time_seconds).unwrap_or(Duration::ZERO)
+    }
+
+    /// Names and values, in the order they are shown.
+    pub(crate) fn rows(&self) -> Vec<(&'static str, String)> {
+        let model = match self.model {
+            Model::Open => "open",
+            Model::Closed => "closed",
+        };
+        vec![
+            ("host", self.host.clone()),
+            ("model", model.to_owned()),
+            ("task", self.task.clone()),
+            ("users", self.users.to_string()),
+            ("threads", self.threads.to_string()),
+            (
+                "rate",
+                self.rate.map_or("-".to_owned(), |rate| format!("{rate}/s")),
+            ),
+            ("run time", format!("{} s", self.run_time_seconds)),
+            ("timeout", format!("{} s", self.timeout_seconds)),
+            ("accounts", self.accounts.clone()),
+            ("amount", self.amount.clone()),
+            ("keys", self.keys.clone()),
+            (
+                "hot share",
+                format!("{} %", f64::from(self.hot_ppm) / 10_000.0),
+            ),
+            ("seed", self.seed.clone()),
+        ]
+    }
+}
