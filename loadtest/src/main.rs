@@ -8,7 +8,8 @@
 
 mod args;
 mod body;
-mod progress;
+mod generator;
+mod live;
 mod report;
 mod request;
 mod response;
@@ -17,15 +18,20 @@ mod run;
 mod schedule;
 mod series;
 mod slot;
+mod stages;
 mod stats;
+mod think;
 mod worker;
 
 use std::process::ExitCode;
 
 use crate::args::{Parsed, parse};
+use crate::run::Ended;
 
 /// Bad arguments (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
+/// Stopped by Ctrl-C, as a shell says it (128 + SIGINT); the report is printed.
+const EXIT_INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let config = match parse(std::env::args_os()) {
@@ -53,7 +59,9 @@ fn main() -> ExitCode {
         eprintln!("loadtest: write the report: {error}");
         return ExitCode::FAILURE;
     }
-    if outcome.tally.succeeded() {
+    if outcome.ended == Ended::Interrupted {
+        ExitCode::from(EXIT_INTERRUPTED)
+    } else if outcome.succeeded() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

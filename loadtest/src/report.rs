@@ -12,7 +12,8 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::args::Config;
-use crate::run::Outcome;
+use crate::generator::Generator;
+use crate::run::{Ended, Outcome};
 use crate::series::Series;
 use crate::stats::{Latencies, Tally};
 
@@ -33,7 +34,7 @@ pub(crate) fn write(config: &Config, outcome: &Outcome) -> std::io::Result<()> {
         text.push('\n');
         std::fs::write(path, text)?;
     }
-    print(&table(config, &document, &outcome.tally))
+    print(&table(config, &document, outcome))
 }
 
 #[derive(Debug, Serialize)]
@@ -51,6 +52,8 @@ struct Document {
     codes: BTreeMap<String, u64>,
     errors: Errors,
     last_error: Option<String>,
+    /// Whether the generator was the bottleneck, and what it spent.
+    generator: Generator,
     /// From the intended start (open model) or from sending (closed model).
     latency_us: Classes,
     /// From sending.
@@ -99,7 +102,10 @@ struct Settings {
     task: String,
     users: u32,
     threads: u32,
+    /// The highest, if it changes over time.
     rate: Option<u64>,
+    think: String,
+    retries: u32,
     run_time_seconds: f64,
     timeout_seconds: f64,
     accounts: String,
@@ -118,6 +124,8 @@ struct Requests {
     answered: u64,
     answered_in_run_time: u64,
     replayed: u64,
+    /// Sent again with the same key; `sent` and `answered` count each attempt.
+    retried: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -185,7 +193,7 @@ impl Classes {
 impl Document {
     fn new(config: &Config, outcome: &Outcome) -> Self {
         let tally = &outcome.tally;
-        let seconds = config.run_time.as_secs_f64();
+        let seconds = outcome.sending.as_secs_f64().max(f64::MIN_POSITIVE);
         Self {
             version: DOCUMENT_VERSION,
             config: Settings::new(config),
@@ -199,6 +207,7 @@ impl Document {
                 answered: tally.responses,
                 answered_in_run_time: tally.window.responses,
                 replayed: tally.replayed,
+                retried: tally.tasks.iter().map(|task| task.retried).sum(),
             },
             transfers: Transfers {
                 completed: tally.transfers.completed,
@@ -215,6 +224,7 @@ impl Document {
                 reconnects: tally.reconnects,
             },
             last_error: tally.last_error.clone(),
+            generator: outcome.generator.clone(),
             latency_us: Classes::new(&tally.latency()),
             service_us: Classes::new(&tally.service()),
             series: Moment::all(&tally.series),
@@ -235,6 +245,8 @@ impl Settings {
             users: config.users,
             threads: config.threads,
             rate: config.rate.map(std::num::NonZeroU64::get),
+            think: config.plan.think.to_string(),
+            retries: config.retries,
             run_time_seconds: config.run_time.as_secs_f64(),
             timeout_seconds: config.timeout.as_secs_f64(),
             accounts: config.plan.accounts.to_string(),
@@ -254,7 +266,8 @@ fn float(count: u64) -> f64 {
     f64::from(high) * HALF + f64::from(low)
 }
 
-fn table(config: &Config, document: &Document, tally: &Tally) -> String {
+fn table(config: &Config, document: &Document, outcome: &Outcome) -> String {
+    let tally = &outcome.tally;
     let mut text = String::new();
     let mut row = |name: &str, value: String| {
         text.push_str(&format!("{name:<12} {value}\n"));
@@ -296,7 +309,18 @@ fn table(config: &Config, document: &Document, tally: &Tally) -> String {
     row("statuses", counts(&tally.statuses));
     row("codes", counts(&tally.codes));
     row("replayed", tally.replayed.to_string());
+    if config.retries > 0 {
+        let again = document.requests.retried;
+        row("retried", format!("{again} sent again with the same key"));
+    }
     row("errors", errors(tally));
+    row("generator", generator(&document.generator));
+    for bottleneck in &document.generator.bottlenecks {
+        row("", format!("it was a bottleneck itself: {bottleneck}"));
+    }
+    if outcome.ended == Ended::Interrupted {
+        row("interrupted", format!("after {:?}", outcome.sending));
+    }
     text.push_str(&latency_table(document));
     text
 }
@@ -325,6 +349,18 @@ fn errors(tally: &Tally) -> String {
         errors.protocol,
         tally.last_error.as_deref().unwrap_or("none")
     )
+}
+
+fn generator(generator: &Generator) -> String {
+    let mut text = format!("{:.0} % of a core", generator.cpu_share_max * 100.0);
+    let lag = generator.lag_us;
+    if lag.count > 0 {
+        text.push_str(&format!(
+            ", sent {} us after due (p50), {} us (p99), {} us (max) while a connection was free",
+            lag.p50, lag.p99, lag.max
+        ));
+    }
+    text
 }
 
 fn latency_table(document: &Document) -> String {
