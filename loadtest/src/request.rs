@@ -40,29 +40,24 @@ pub(crate) struct Plan {
     pub(crate) think: Think,
 }
 
-/// Which request of a run: users number their requests independently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RequestId {
-    pub(crate) user: u32,
-    pub(crate) number: u64,
+/// The users of one thread: numbers `first`, `first + step`, and so on. With the
+/// threads as step no two threads meet, however many users each has or gets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Numbers {
+    pub(crate) first: u32,
+    pub(crate) step: u32,
 }
 
-impl RequestId {
-    /// In the open model nobody owns a request: the schedule numbers them all.
-    pub(crate) const fn arrival(number: u64) -> Self {
-        let user = u32::MAX;
-        Self { user, number }
-    }
-
-    /// Each request draws from a stream of its own.
-    fn rng(self, seed: u64) -> Rng {
-        Rng::new(Rng::new(seed, u64::from(self.user)).next(), self.number)
-    }
+/// Which request of a run: users number their requests independently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct RequestId {
+    user: u32,
+    number: u64,
 }
 
 /// What was written, as far as the sender must know.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Issued {
+pub(crate) struct Next {
     /// Its place among the tasks of the tally.
     pub(crate) task: usize,
     pub(crate) transfers: usize,
@@ -91,6 +86,9 @@ struct Item {
 #[derive(Debug)]
 pub(crate) struct Requests {
     seed: u64,
+    numbers: Numbers,
+    /// How many requests each user of the thread has made.
+    made: Vec<u64>,
     think: Think,
     repeat: Repeat,
     accounts: Accounts,
@@ -104,10 +102,12 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    pub(crate) fn new(plan: &Plan) -> Self {
+    pub(crate) fn new(plan: &Plan, numbers: Numbers) -> Self {
         let width = plan.accounts.last.to_string().len();
         let mut requests = Self {
             seed: plan.seed,
+            numbers,
+            made: Vec::new(),
             think: plan.think,
             repeat: match (plan.task, plan.keys) {
                 (Task::Transfer | Task::Batch(_), Keys::On) => Repeat::Safe,
@@ -218,10 +218,27 @@ impl Requests {
         }
     }
 
-    /// Writes a request into `out`, which is empty or held a request of a
-    /// [`Requests`] of the same plan.
-    pub(crate) fn write(&self, id: RequestId, out: &mut Vec<u8>) -> Issued {
-        let mut rng = id.rng(self.seed);
+    /// Writes the next request of the thread's `index`-th user into `out`, which
+    /// is empty or held a request of a [`Requests`] of the same plan.
+    pub(crate) fn next(&mut self, index: usize, out: &mut Vec<u8>) -> Next {
+        // Users that appear while the run goes on are made when they first send.
+        if self.made.len() <= index {
+            self.made.resize(index + 1, 0);
+        }
+        let offset = u32::try_from(index)
+            .unwrap_or(u32::MAX)
+            .saturating_mul(self.numbers.step);
+        let id = RequestId {
+            user: self.numbers.first.saturating_add(offset),
+            number: self.made[index],
+        };
+        self.made[index] += 1;
+        self.write(id, out)
+    }
+
+    fn write(&self, id: RequestId, out: &mut Vec<u8>) -> Next {
+        // Each request draws from a stream of its own.
+        let mut rng = Rng::new(Rng::new(self.seed, u64::from(id.user)).next(), id.number);
         if let Some(tail) = &self.balance {
             let account = self.accounts.first + rng.below(self.accounts.count());
             out.clear();
@@ -238,7 +255,7 @@ impl Requests {
             }
             self.patch(id, &mut rng, out);
         }
-        Issued {
+        Next {
             task: 0,
             transfers: self.items.len(),
             repeat: self.repeat,
@@ -307,6 +324,8 @@ mod tests {
     use serde_json::Value;
     use std::collections::HashSet;
 
+    const ALONE: Numbers = Numbers { first: 0, step: 1 };
+
     fn plan(task: Task) -> Plan {
         Plan {
             task,
@@ -348,11 +367,11 @@ mod tests {
     #[test]
     fn a_patched_transfer_is_a_valid_request_with_a_key_of_its_own() {
         let mut keys = HashSet::new();
-        for user in 0..3 {
-            let requests = Requests::new(&plan(Task::Transfer));
+        for first in 0..3 {
+            let mut requests = Requests::new(&plan(Task::Transfer), Numbers { first, step: 3 });
             let mut out = Vec::new();
             for number in 0..500 {
-                let issued = requests.write(RequestId { user, number }, &mut out);
+                let issued = requests.next(number % 7, &mut out);
                 assert_eq!(issued.repeat, Repeat::Safe);
                 let (head, body) = split(&out);
                 assert!(head.starts_with("POST /transaction HTTP/1.1\r\n"));
@@ -369,13 +388,34 @@ mod tests {
     }
 
     #[test]
+    fn a_users_requests_depend_neither_on_threads_nor_on_other_users() {
+        let take = |numbers, index, others: usize| {
+            let mut requests = Requests::new(&plan(Task::Transfer), numbers);
+            let mut out = Vec::new();
+            let mut taken = Vec::new();
+            for _ in 0..20 {
+                (0..others).for_each(|other| {
+                    requests.next(other, &mut out);
+                });
+                requests.next(index, &mut out);
+                taken.push(out.clone());
+            }
+            taken
+        };
+        // User 6: the seventh of one thread, or the third of the first of three.
+        let alone = take(ALONE, 6, 0);
+        assert_eq!(alone, take(Numbers { first: 0, step: 3 }, 2, 2));
+        assert_ne!(alone, take(ALONE, 5, 0));
+    }
+
+    #[test]
     fn every_item_of_a_batch_has_a_key_of_its_own() {
-        let requests = Requests::new(&plan(Task::Batch(100)));
+        let mut requests = Requests::new(&plan(Task::Batch(100)), ALONE);
         let mut keys = HashSet::new();
         let (mut one, mut other) = (Vec::new(), Vec::new());
-        for number in 0..5 {
+        for _ in 0..5 {
             for (user, out) in [(1, &mut one), (2, &mut other)] {
-                let issued = requests.write(RequestId { user, number }, out);
+                let issued = requests.next(user, out);
                 assert_eq!((issued.transfers, issued.repeat), (100, Repeat::Safe));
                 let (head, body) = split(out);
                 assert!(!head.contains("Idempotency-Key"));
@@ -392,14 +432,15 @@ mod tests {
     #[test]
     fn a_seed_replays_and_another_seed_shares_no_key() {
         let take = |seed| {
-            let requests = Requests::new(&Plan {
+            let plan = Plan {
                 seed,
                 ..plan(Task::Transfer)
-            });
+            };
+            let mut requests = Requests::new(&plan, ALONE);
             let mut out = Vec::new();
             (0..100)
-                .map(|number| {
-                    requests.write(RequestId::arrival(number), &mut out);
+                .map(|_| {
+                    requests.next(0, &mut out);
                     out.clone()
                 })
                 .collect::<Vec<_>>()
@@ -419,12 +460,13 @@ mod tests {
     #[test]
     fn without_keys_nothing_is_sent_as_one() {
         for task in [Task::Transfer, Task::Batch(2)] {
-            let requests = Requests::new(&Plan {
+            let plan = Plan {
                 keys: Keys::Off,
                 ..plan(task)
-            });
+            };
+            let mut requests = Requests::new(&plan, ALONE);
             let mut out = Vec::new();
-            let issued = requests.write(RequestId::arrival(0), &mut out);
+            let issued = requests.next(0, &mut out);
             assert_eq!(issued.repeat, Repeat::Unsafe);
             let text = String::from_utf8(out.clone()).unwrap().to_lowercase();
             assert!(!text.contains("idempotency"), "{text}");
@@ -434,11 +476,11 @@ mod tests {
 
     #[test]
     fn a_balance_request_names_an_account_without_padding() {
-        let requests = Requests::new(&plan(Task::Balance));
+        let mut requests = Requests::new(&plan(Task::Balance), ALONE);
         let mut out = Vec::new();
         let mut seen = HashSet::new();
-        for number in 0..2000 {
-            requests.write(RequestId::arrival(number), &mut out);
+        for _ in 0..2000 {
+            requests.next(0, &mut out);
             let text = std::str::from_utf8(&out).unwrap();
             let line = text.lines().next().unwrap();
             let id = line.strip_prefix("GET /balance/").unwrap();
@@ -457,14 +499,15 @@ mod tests {
     #[test]
     fn the_hot_share_credits_the_first_account() {
         for (hot_ppm, expected) in [(0, 0..=20), (500_000, 900..=1100), (1_000_000, 2000..=2000)] {
-            let requests = Requests::new(&Plan {
+            let plan = Plan {
                 hot_ppm,
                 ..plan(Task::Transfer)
-            });
+            };
+            let mut requests = Requests::new(&plan, ALONE);
             let mut out = Vec::new();
             let mut hot = 0;
-            for number in 0..2000 {
-                requests.write(RequestId::arrival(number), &mut out);
+            for _ in 0..2000 {
+                requests.next(0, &mut out);
                 hot += i32::from(split(&out).1["to"] == 1);
             }
             assert!(expected.contains(&hot), "hot_ppm={hot_ppm} hot={hot}");
@@ -474,14 +517,15 @@ mod tests {
     #[test]
     fn two_accounts_are_enough() {
         let accounts = Accounts { first: 9, last: 10 };
-        let requests = Requests::new(&Plan {
+        let plan = Plan {
             accounts,
             ..plan(Task::Transfer)
-        });
+        };
+        let mut requests = Requests::new(&plan, ALONE);
         let mut out = Vec::new();
         let mut seen = HashSet::new();
-        for number in 0..50 {
-            requests.write(RequestId::arrival(number), &mut out);
+        for _ in 0..50 {
+            requests.next(0, &mut out);
             let body = split(&out).1;
             seen.insert((body["from"].as_u64().unwrap(), body["to"].as_u64().unwrap()));
         }

@@ -1,7 +1,7 @@
 //! A run from the first connection to the merged tally.
 //!
 //! Owns: the client threads.
-//! Never: sends before every thread has opened its connections.
+//! Never: sends before every thread has opened the connections it starts with.
 //! Bound: `--threads` threads, joined before it returns.
 
 use std::fmt;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::args::{Config, Task};
 use crate::generator::{Effort, Generator};
 use crate::live::{self, Board};
-use crate::request::Requests;
+use crate::request::{Numbers, Requests};
 use crate::response::KeepBody;
 use crate::schedule::{Schedule, Share};
 use crate::stats::Tally;
@@ -156,7 +156,11 @@ fn run_thread(
     board: &Board,
     (barrier, started, reached): Meeting<'_>,
 ) -> Result<(Tally, Effort), RunError> {
-    let requests = Requests::new(&config.plan);
+    let numbers = Numbers {
+        first: index,
+        step: config.threads,
+    };
+    let requests = Requests::new(&config.plan, numbers);
     let worker = Worker::connect(orders(config, index), requests, board);
     if let Ok(worker) = &worker
         && let Ok(mut reached) = reached.lock()

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use crate::request::Issued;
+use crate::request::Next;
 use crate::response::{KeepBody, Parser};
 use crate::stats::{Class, Times};
 
@@ -37,7 +37,7 @@ pub(crate) struct Flight {
     pub(crate) intended: Duration,
     /// How often it was sent before.
     pub(crate) attempt: u32,
-    pub(crate) issued: Issued,
+    pub(crate) next: Next,
 }
 
 /// How an attempt ended that did not succeed; if it stays the last one, this is
@@ -83,8 +83,6 @@ pub(crate) struct Slot {
     pub(crate) due: Duration,
     /// The `due` that the agenda will wake it for.
     pub(crate) asleep_until: Option<Duration>,
-    /// Number of the user's next request.
-    pub(crate) number: u64,
     pub(crate) used: Used,
     written: usize,
     stream: Option<TcpStream>,
@@ -109,7 +107,6 @@ impl Slot {
             setback: None,
             due: Duration::ZERO,
             asleep_until: None,
-            number: 0,
             used: Used::Never,
             written: 0,
             stream: None,

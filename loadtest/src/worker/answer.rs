@@ -75,8 +75,7 @@ impl Worker<'_> {
         } else {
             Arrival::Late
         };
-        self.tally
-            .record(&response, flight.issued.transfers, arrival);
+        self.tally.record(&response, flight.next.transfers, arrival);
         let (status, close, retry_after) = (response.status, response.close, response.retry_after);
         let class = Class::of(status);
         let times = Times {
@@ -92,8 +91,8 @@ impl Worker<'_> {
         };
         // A success is by far the most frequent: it skips the decision.
         if class == Class::Success || !self.repeat(index, flight, setback, retry_after, now) {
-            self.tally.time(flight.issued.task, class, times);
-            self.slots[index].due = now + flight.issued.think;
+            self.tally.time(flight.next.task, class, times);
+            self.slots[index].due = now + flight.next.think;
         }
         if self.staffed <= index {
             self.leave(index, now);
@@ -150,8 +149,8 @@ impl Worker<'_> {
         if let Some(flight) = self.slots[index].flight
             && !self.repeat(index, flight, Setback::NoAnswer, None, now)
         {
-            self.tally.give_up(flight.issued.task, now);
-            self.slots[index].due = now + flight.issued.think;
+            self.tally.give_up(flight.next.task, now);
+            self.slots[index].due = now + flight.next.think;
         }
         self.slots[index].disconnect(now + RECONNECT_AFTER);
     }
@@ -166,7 +165,7 @@ impl Worker<'_> {
         let repeats = self.repeats.drain();
         waiting.extend(repeats.map(|repeated| (repeated.setback, repeated.flight)));
         for (setback, flight) in waiting {
-            let task = flight.issued.task;
+            let task = flight.next.task;
             match setback {
                 Setback::NoAnswer => self.tally.give_up(task, self.end),
                 Setback::Answer { class, times, .. } => self.tally.time(task, class, times),

@@ -29,7 +29,7 @@ use rustix::io::Errno;
 
 use crate::generator::Effort;
 use crate::live::{Board, PUBLISH_EVERY, Sheet};
-use crate::request::{RequestId, Requests};
+use crate::request::Requests;
 use crate::response::KeepBody;
 use crate::rng::Rng;
 use crate::schedule::{Schedule, Share};
@@ -268,11 +268,15 @@ impl<'a> Worker<'a> {
             return Load::NothingDue;
         };
         self.effort.lag(now.saturating_sub(due.at.max(since)));
-        let id = RequestId::arrival(due.number);
+        // Whichever connection is free sends it, but the schedule decides whose
+        // request it is: all users take turns, so that a seed replays.
+        let ordinal = due.number / self.orders.share.count.get();
+        let users = u64::from(self.orders.users.max(1));
+        let user = usize::try_from(ordinal % users).unwrap_or(0);
         slot.flight = Some(Flight {
             intended: due.at,
             attempt: 0,
-            issued: self.requests.write(id, &mut slot.out),
+            next: self.requests.next(user, &mut slot.out),
         });
         Load::Loaded
     }
@@ -286,19 +290,10 @@ impl<'a> Worker<'a> {
         if slot.setback.is_some() {
             return Load::Loaded;
         }
-        // Users count over all threads, so that a seed means the same requests
-        // whatever the number of threads.
-        let index = u64::try_from(index).unwrap_or(u64::MAX);
-        let user = self.orders.share.index + index * self.orders.share.count.get();
-        let id = RequestId {
-            user: u32::try_from(user).unwrap_or(u32::MAX),
-            number: slot.number,
-        };
-        slot.number += 1;
         slot.flight = Some(Flight {
             intended: now,
             attempt: 0,
-            issued: self.requests.write(id, &mut slot.out),
+            next: self.requests.next(index, &mut slot.out),
         });
         Load::Loaded
     }
@@ -310,9 +305,9 @@ impl<'a> Worker<'a> {
         };
         if slot.setback.take().is_some() {
             flight.attempt += 1;
-            self.tally.send_again(flight.issued.task, now);
+            self.tally.send_again(flight.next.task, now);
         } else {
-            self.tally.send(flight.issued.task, now);
+            self.tally.send(flight.next.task, now);
         }
         self.busy += 1;
         let sent = slot.send(now);

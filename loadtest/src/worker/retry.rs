@@ -34,7 +34,7 @@ impl Retry {
         retry_after: Option<Duration>,
         (now, end): (Duration, Duration),
     ) -> Option<Duration> {
-        let wanted = flight.issued.repeat == Repeat::Safe
+        let wanted = flight.next.repeat == Repeat::Safe
             && flight.attempt < self.retries_max
             && setback.is_in_doubt();
         if !wanted {
@@ -59,13 +59,13 @@ impl Retry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Issued;
+    use crate::request::Next;
     use crate::stats::{Class, Times};
 
     const END: Duration = Duration::from_secs(100);
 
     fn flight(attempt: u32, repeat: Repeat) -> Flight {
-        let issued = Issued {
+        let next = Next {
             task: 0,
             transfers: 1,
             repeat,
@@ -74,7 +74,7 @@ mod tests {
         Flight {
             intended: Duration::ZERO,
             attempt,
-            issued,
+            next,
         }
     }
 
