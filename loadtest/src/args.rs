@@ -17,10 +17,14 @@ use crate::compare::CompareArgs;
 use crate::merge::MergeArgs;
 use crate::report::Output;
 use crate::request::Plan;
+use crate::stages::{Kind, Stage, Stages, parse_stage};
+use crate::think::Think;
 use crate::threshold;
 
 /// One address pair has about 28,000 client ports on a default Linux.
 const USERS_MAX: u32 = 20_000;
+const USERS_DEFAULT: u32 = 64;
+const RUN_TIME_DEFAULT: Duration = Duration::from_secs(10);
 const THREADS_MAX: u32 = 256;
 const RATE_MAX: u64 = 10_000_000;
 /// The engine's limit of transfers in one call.
@@ -43,7 +47,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Load an engine and report rates and latencies.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Join the JSON reports of several generators into one, exactly.
     Merge(MergeArgs),
     /// Compare the JSON reports of two runs: better, worse, or only noise.
@@ -55,12 +59,32 @@ struct RunArgs {
     /// The engine: http://HOST:PORT.
     #[arg(long, default_value = "http://127.0.0.1:5000")]
     host: String,
-    /// Keep-alive connections, each with at most one request in flight.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=i64::from(USERS_MAX)))]
-    users: u32,
-    /// How long requests are sent, for example 10s or 2m.
-    #[arg(long, default_value = "10s", value_parser = parse_run_time)]
-    run_time: Duration,
+    /// Keep-alive connections, each with at most one request in flight [default: 64,
+    /// or what the stages need].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(USERS_MAX)))]
+    users: Option<u32>,
+    /// Users (connections) started per second, evenly; without it all start at once.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=RATE_MAX))]
+    spawn_rate: Option<u64>,
+    /// How long a user pauses after an answer: 100ms, or 100ms..300ms for a new
+    /// pause each time. Closed model only.
+    #[arg(long, default_value = "0s")]
+    think: Think,
+    /// How long requests are sent, for example 10s or 2m [default: 10s, or as long
+    /// as the stages].
+    #[arg(long, value_parser = parse_run_time)]
+    run_time: Option<Duration>,
+    /// A part of the run, one after another: duration=30s,rate=5000 holds a rate,
+    /// duration=10s,rate=0..5000 is a ramp; users= instead of rate= changes the users
+    /// of the closed model. Repeat it for steps, spikes and soaks.
+    #[arg(long = "stage", value_name = "STAGE", value_parser = parse_stage)]
+    stages: Vec<(Kind, Stage)>,
+    /// How often a transfer with a key is sent again, with the same key and bytes,
+    /// after a broken connection, a timeout, 503 or 504. Waits 50 ms, then twice as
+    /// long each time (up to 5 s, half of it random), or what Retry-After asks for;
+    /// never beyond the end of the run. With 0, one request is one answer.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    retries: u32,
     /// Requests per second, sent at constant intervals whatever the answers take
     /// (open model). Without it each user sends as soon as it was answered.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=RATE_MAX))]
@@ -197,12 +221,18 @@ pub(crate) struct Config {
     pub(crate) host: String,
     pub(crate) address: SocketAddr,
     pub(crate) plan: Plan,
+    /// The most users or connections at a time.
     pub(crate) users: u32,
+    /// How many there are over time.
+    pub(crate) staff: Stages,
     pub(crate) threads: u32,
     pub(crate) run_time: Duration,
     pub(crate) timeout: Duration,
-    /// Requests per second; none is the closed model.
+    /// The highest rate in requests per second; none is the closed model.
     pub(crate) rate: Option<NonZeroU64>,
+    /// The rate over time.
+    pub(crate) arrivals: Option<Stages>,
+    pub(crate) retries: u32,
     pub(crate) output: Output,
     pub(crate) progress: Progress,
 }
@@ -233,7 +263,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
         Err(error) => return Parsed::Help(error.render().to_string()),
     };
     match cli.command {
-        Command::Run(args) => match check(args) {
+        Command::Run(args) => match check(*args) {
             Ok(config) => Parsed::Run(Box::new(config)),
             Err(message) => Parsed::Usage(format!("loadtest: {message}")),
         },
@@ -261,11 +291,12 @@ fn check(args: RunArgs) -> Result<Config, String> {
         ));
     }
     threshold::check_tasks(&args.output.require, &[&args.task.to_string()])?;
+    let load = load(&args)?;
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
     let threads = args
         .threads
         .unwrap_or_else(|| u32::try_from(cores.max(1)).unwrap_or(1))
-        .min(args.users)
+        .min(load.users)
         .min(THREADS_MAX);
     let progress = if args.quiet {
         Progress::Hidden
@@ -282,15 +313,82 @@ fn check(args: RunArgs) -> Result<Config, String> {
             amount: args.amount,
             hot_ppm: args.hot,
             seed: args.seed.unwrap_or_else(fresh_seed),
+            think: args.think,
         },
         host: args.host,
-        users: args.users,
+        users: load.users,
+        staff: load.staff,
         threads,
-        run_time: args.run_time,
+        run_time: load.run_time,
         timeout: args.timeout,
-        rate: args.rate.and_then(NonZeroU64::new),
+        rate: load
+            .arrivals
+            .as_ref()
+            .and_then(|arrivals| NonZeroU64::new(arrivals.peak())),
+        arrivals: load.arrivals,
+        retries: args.retries,
         output: args.output,
         progress,
+    })
+}
+
+/// How much load when.
+#[derive(Debug)]
+struct Load {
+    users: u32,
+    staff: Stages,
+    arrivals: Option<Stages>,
+    run_time: Duration,
+}
+
+fn load(args: &RunArgs) -> Result<Load, String> {
+    let users_or_default = args.users.unwrap_or(USERS_DEFAULT);
+    let kind = args.stages.first().map(|(kind, _)| *kind);
+    if args.stages.iter().any(|(other, _)| Some(*other) != kind) {
+        return Err("--stage: give rate= in all of them, or users= in all of them".to_owned());
+    }
+    if kind.is_some() && (args.run_time.is_some() || args.rate.is_some()) {
+        return Err(
+            "--stage: the stages are the run time and the rate; drop --run-time and --rate"
+                .to_owned(),
+        );
+    }
+    let stages = |level_max| {
+        let stages = args.stages.iter().map(|(_, stage)| *stage).collect();
+        Stages::new(stages, level_max).map_err(|error| format!("--stage: {error}"))
+    };
+    let load = match kind {
+        Some(Kind::Users) => {
+            if args.users.is_some() || args.spawn_rate.is_some() {
+                return Err("--stage users=: drop --users and --spawn-rate".to_owned());
+            }
+            let staff = stages(u64::from(USERS_MAX))?;
+            return Ok(Load {
+                users: u32::try_from(staff.peak()).unwrap_or(USERS_MAX),
+                run_time: staff.total(),
+                staff,
+                arrivals: None,
+            });
+        }
+        Some(Kind::Rate) => Some(stages(RATE_MAX)?),
+        None => None,
+    };
+    let run_time = args.run_time.unwrap_or(RUN_TIME_DEFAULT);
+    let arrivals = load.or_else(|| Some(Stages::constant(args.rate?, run_time)));
+    if arrivals.is_some() && !args.think.is_zero() {
+        return Err("--think: with a rate nobody thinks; the rate says when to send".to_owned());
+    }
+    let run_time = arrivals.as_ref().map_or(run_time, Stages::total);
+    let users = u64::from(users_or_default);
+    let staff = match args.spawn_rate {
+        Some(per_second) => Stages::grow(users, per_second),
+        None => Stages::constant(users, run_time),
+    };
+    Ok(Load {
+        users: users_or_default,
+        staff,
+        arrivals,
+        run_time,
     })
 }
 
@@ -421,6 +519,9 @@ mod tests {
             "--run-time 24h",
             "--task balance --accounts 5..=5",
             "--host http://[::1]:80/",
+            "--stage duration=1s,rate=0..10000000",
+            "--stage duration=1s,users=20000 --stage duration=1s,users=0",
+            "--think 1s..2s --spawn-rate 1 --retries 1000",
         ] {
             assert!(run(good).is_ok(), "{good}: {:?}", run(good));
         }
@@ -443,11 +544,38 @@ mod tests {
             ("--amount 1e2", "positive"),
             ("--run-time 0s", "more than zero"),
             ("--run-time 25h", "24h"),
+            ("--stage duration=1s,rate=10000001", "above"),
+            ("--stage duration=1s,users=20001", "above"),
+            ("--stage duration=1s", "--stage"),
+            (
+                "--stage duration=1s,rate=1 --stage duration=1s,users=1",
+                "all of them",
+            ),
+            ("--stage duration=1s,rate=1 --rate 5", "--rate"),
+            ("--stage duration=1s,rate=1 --run-time 5s", "--run-time"),
+            ("--stage duration=1s,users=1 --users 5", "--users"),
+            ("--rate 5 --think 1s", "--think"),
+            ("--think 2s..1s", "100ms..300ms"),
+            ("--spawn-rate 0", "--spawn-rate"),
+            ("--retries 1001", "--retries"),
             ("--host https://127.0.0.1", "TLS"),
             ("--host http://127.0.0.1:1/x", "HOST:PORT"),
         ] {
             check_refused(bad, part);
         }
+    }
+
+    #[test]
+    fn stages_are_the_run_time_and_the_most_users() {
+        let closed = run("--stage duration=2s,users=0..90 --stage duration=1s,users=5").unwrap();
+        assert_eq!((closed.users, closed.rate), (90, None));
+        assert_eq!(closed.run_time, Duration::from_secs(3));
+        let open = run("--users 7 --stage duration=2s,rate=100..900").unwrap();
+        assert_eq!((open.users, open.rate.unwrap().get()), (7, 900));
+        assert_eq!(open.run_time, Duration::from_secs(2));
+        let spawned = run("--users 10 --spawn-rate 5").unwrap();
+        assert_eq!(spawned.staff.level_at(Duration::from_secs(1)), 5);
+        assert_eq!(spawned.staff.level_at(Duration::from_secs(9)), 10);
     }
 
     #[test]

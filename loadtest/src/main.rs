@@ -9,8 +9,9 @@
 mod args;
 mod body;
 mod compare;
+mod generator;
+mod live;
 mod merge;
-mod progress;
 mod report;
 mod request;
 mod response;
@@ -19,7 +20,9 @@ mod run;
 mod schedule;
 mod series;
 mod slot;
+mod stages;
 mod stats;
+mod think;
 mod threshold;
 mod worker;
 
@@ -27,9 +30,12 @@ use std::process::ExitCode;
 
 use crate::args::{Parsed, parse};
 use crate::report::{Report, Verdict};
+use crate::run::Ended;
 
 /// Bad arguments (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
+/// Stopped by Ctrl-C, as a shell says it (128 + SIGINT); the report is printed.
+const EXIT_INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let config = match parse(std::env::args_os()) {
@@ -51,12 +57,24 @@ fn main() -> ExitCode {
     let result = run::run(&config)
         .map_err(|error| error.to_string())
         .and_then(|outcome| {
+            let ended = outcome.ended;
+            if ended == Ended::Interrupted {
+                let sending = outcome.sending;
+                eprintln!(
+                    "loadtest: interrupted after {sending:?}; the report is of what was done"
+                );
+            }
             let report = Report::new(&config, outcome);
-            report
-                .deliver(&config.output)
+            let delivered = report.deliver(&config.output);
+            delivered
+                .map(|verdict| (verdict, ended))
                 .map_err(|error| error.to_string())
         });
-    finish(result)
+    match result {
+        Ok((_, Ended::Interrupted)) => ExitCode::from(EXIT_INTERRUPTED),
+        Ok((verdict, Ended::InTime)) => finish(Ok(verdict)),
+        Err(error) => finish(Err(error)),
+    }
 }
 
 fn finish(result: Result<Verdict, String>) -> ExitCode {

@@ -191,6 +191,8 @@ fn join_settings(one: &Settings, other: &Settings) -> Result<Settings, Refused> 
             (Some(one), Some(other)) => Some(one.saturating_add(other)),
             (one, other) => one.or(other),
         },
+        think: same("the think time", one.think.clone(), other.think.clone())?,
+        retries: one.retries.max(other.retries),
         run_time_seconds: one.run_time_seconds,
         timeout_seconds: one.timeout_seconds.max(other.timeout_seconds),
         accounts: listed(&one.accounts, &other.accounts),

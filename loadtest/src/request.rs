@@ -1,20 +1,26 @@
 //! The bytes of each request.
 //!
-//! Owns: the accounts, keys and order of the requests of one thread.
+//! Owns: the accounts and keys of every request.
 //! Never: does I/O or formats numbers with an allocation on the hot path.
 //! Bound: a buffer holds one request; a batch has at most `BATCH_MAX` transfers.
-//! Invariant: no two requests of a run carry the same Idempotency-Key, and the
-//! same seed gives the same requests again.
+//! Invariant: a request is a function of the seed and its [`RequestId`] alone,
+//! whichever thread sends it and when; no two ids share an Idempotency-Key.
 //!
 //! A request is built once per buffer and then only patched: account ids are
 //! padded with spaces before the number, which JSON allows, so that offsets and
 //! Content-Length never change.
 
+use std::time::Duration;
+
 use crate::args::{Accounts, Keys, Task};
 use crate::rng::Rng;
+use crate::think::Think;
 
-/// Hex digits of the counter in a key: 2^48 requests per thread.
+/// Hex digits of the user and of the counter in a key: 2^48 transfers per user.
+const USER_DIGITS: usize = 8;
 const COUNTER_DIGITS: usize = 12;
+/// Both with a dash between.
+const NUMBER_DIGITS: usize = USER_DIGITS + 1 + COUNTER_DIGITS;
 const HEX: &[u8; 16] = b"0123456789abcdef";
 const PPM: u64 = 1_000_000;
 
@@ -30,45 +36,93 @@ pub(crate) struct Plan {
     /// Transfers per million that credit the first account.
     pub(crate) hot_ppm: u32,
     pub(crate) seed: u64,
+    /// How long a user pauses after an answer.
+    pub(crate) think: Think,
+}
+
+/// The users of one thread: numbers `first`, `first + step`, and so on. With the
+/// threads as step no two threads meet, however many users each has or gets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Numbers {
+    pub(crate) first: u32,
+    pub(crate) step: u32,
+}
+
+/// Which request of a run: users number their requests independently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct RequestId {
+    user: u32,
+    number: u64,
+}
+
+/// What was written, as far as the sender must know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Next {
+    /// Its place among the tasks of the tally.
+    pub(crate) task: usize,
+    pub(crate) transfers: usize,
+    pub(crate) repeat: Repeat,
+    /// How long the user pauses after the answer.
+    pub(crate) think: Duration,
+}
+
+/// Whether the same bytes may be sent again when the answer is in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// Every transfer in it carries a key.
+    Safe,
+    Unsafe,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Item {
     from_at: usize,
     to_at: usize,
-    /// Where the key's counter is, when there is a key.
-    counter_at: Option<usize>,
+    /// Where the key's user and counter are, when there is a key.
+    number_at: Option<usize>,
 }
 
 /// Makes the requests of one thread.
 #[derive(Debug)]
 pub(crate) struct Requests {
-    rng: Rng,
+    seed: u64,
+    numbers: Numbers,
+    /// How many requests each user of the thread has made.
+    made: Vec<u64>,
+    think: Think,
+    repeat: Repeat,
     accounts: Accounts,
     hot_ppm: u32,
     template: Vec<u8>,
     items: Vec<Item>,
     /// Digits reserved for an account id.
     width: usize,
-    counter: u64,
     /// `GET /balance/`: the id is in the path, which cannot be padded.
     balance: Option<String>,
 }
 
 impl Requests {
-    pub(crate) fn new(plan: &Plan, thread: u64) -> Self {
+    pub(crate) fn new(plan: &Plan, numbers: Numbers) -> Self {
         let width = plan.accounts.last.to_string().len();
         let mut requests = Self {
-            rng: Rng::new(plan.seed, thread),
+            seed: plan.seed,
+            numbers,
+            made: Vec::new(),
+            think: plan.think,
+            repeat: match (plan.task, plan.keys) {
+                (Task::Transfer | Task::Batch(_), Keys::On) => Repeat::Safe,
+                (Task::Transfer | Task::Batch(_) | Task::Balance | Task::Health, _) => {
+                    Repeat::Unsafe
+                }
+            },
             accounts: plan.accounts,
             hot_ppm: plan.hot_ppm,
             template: Vec::new(),
             items: Vec::new(),
             width,
-            counter: 0,
             balance: None,
         };
-        let prefix = format!("{:016x}-{thread:02x}-", plan.seed);
+        let prefix = format!("{:016x}-", plan.seed);
         match plan.task {
             Task::Health => {
                 requests.template =
@@ -86,10 +140,7 @@ impl Requests {
 
     fn build_transfer(&mut self, plan: &Plan, prefix: &str) {
         let key = match plan.keys {
-            Keys::On => format!(
-                "Idempotency-Key: {prefix}{}\r\n",
-                "0".repeat(COUNTER_DIGITS)
-            ),
+            Keys::On => format!("Idempotency-Key: {prefix}{}\r\n", "0".repeat(NUMBER_DIGITS)),
             Keys::Off => String::new(),
         };
         let mut body = Vec::new();
@@ -100,14 +151,14 @@ impl Requests {
             plan.authority,
             body.len()
         );
-        let counter_at = match plan.keys {
-            Keys::On => Some(head.len() - 4 - COUNTER_DIGITS),
+        let number_at = match plan.keys {
+            Keys::On => Some(head.len() - 4 - NUMBER_DIGITS),
             Keys::Off => None,
         };
         self.items.push(Item {
             from_at: head.len() + item.from_at,
             to_at: head.len() + item.to_at,
-            counter_at,
+            number_at,
         });
         self.template = head.into_bytes();
         self.template.append(&mut body);
@@ -136,7 +187,7 @@ impl Requests {
         for item in &mut self.items {
             item.from_at += head.len();
             item.to_at += head.len();
-            item.counter_at = item.counter_at.map(|at| at + head.len());
+            item.number_at = item.number_at.map(|at| at + head.len());
         }
         self.template = head.into_bytes();
         self.template.append(&mut body);
@@ -151,11 +202,11 @@ impl Requests {
         body.resize(to_at + self.width, b' ');
         body.extend_from_slice(b",\"amount\":");
         body.extend_from_slice(amount.as_bytes());
-        let counter_at = key_prefix.map(|prefix| {
+        let number_at = key_prefix.map(|prefix| {
             body.extend_from_slice(b",\"idempotency_key\":\"");
             body.extend_from_slice(prefix.as_bytes());
             let at = body.len();
-            body.resize(at + COUNTER_DIGITS, b'0');
+            body.resize(at + NUMBER_DIGITS, b'0');
             body.push(b'"');
             at
         });
@@ -163,55 +214,81 @@ impl Requests {
         Item {
             from_at,
             to_at,
-            counter_at,
+            number_at,
         }
     }
 
-    /// Transfers in one request.
-    pub(crate) fn transfers_per_request(&self) -> usize {
-        self.items.len()
+    /// Writes the next request of the thread's `index`-th user into `out`, which
+    /// is empty or held a request of a [`Requests`] of the same plan.
+    pub(crate) fn next(&mut self, index: usize, out: &mut Vec<u8>) -> Next {
+        // Users that appear while the run goes on are made when they first send.
+        if self.made.len() <= index {
+            self.made.resize(index + 1, 0);
+        }
+        let offset = u32::try_from(index)
+            .unwrap_or(u32::MAX)
+            .saturating_mul(self.numbers.step);
+        let id = RequestId {
+            user: self.numbers.first.saturating_add(offset),
+            number: self.made[index],
+        };
+        self.made[index] += 1;
+        self.write(id, out)
     }
 
-    /// Writes the next request into `out`, which is empty or held the previous
-    /// request of the same [`Requests`].
-    pub(crate) fn write_next(&mut self, out: &mut Vec<u8>) {
+    fn write(&self, id: RequestId, out: &mut Vec<u8>) -> Next {
+        // Each request draws from a stream of its own.
+        let mut rng = Rng::new(Rng::new(self.seed, u64::from(id.user)).next(), id.number);
         if let Some(tail) = &self.balance {
-            let id = self.accounts.first + self.rng.below(self.accounts.count());
+            let account = self.accounts.first + rng.below(self.accounts.count());
             out.clear();
             out.extend_from_slice(b"GET /balance/");
             let at = out.len();
             out.resize(at + self.width, b' ');
-            let used = write_right(&mut out[at..], id);
+            let used = write_right(&mut out[at..], account);
             out.copy_within(at + self.width - used.., at);
             out.truncate(at + used);
             out.extend_from_slice(tail.as_bytes());
-            return;
+        } else {
+            if out.is_empty() {
+                out.extend_from_slice(&self.template);
+            }
+            self.patch(id, &mut rng, out);
         }
-        if out.is_empty() {
-            out.extend_from_slice(&self.template);
+        Next {
+            task: 0,
+            transfers: self.items.len(),
+            repeat: self.repeat,
+            think: self.think.pick(&mut rng),
         }
-        for index in 0..self.items.len() {
-            let (from, to) = self.pick_sides();
-            let item = self.items[index];
+    }
+
+    fn patch(&self, id: RequestId, rng: &mut Rng, out: &mut [u8]) {
+        let count = u64::try_from(self.items.len()).unwrap_or(u64::MAX);
+        let first = id.number.wrapping_mul(count);
+        for (counter, item) in (first..).zip(&self.items) {
+            let (from, to) = self.pick_sides(rng);
             write_right(&mut out[item.from_at..item.from_at + self.width], from);
             write_right(&mut out[item.to_at..item.to_at + self.width], to);
-            if let Some(at) = item.counter_at {
-                write_hex(&mut out[at..at + COUNTER_DIGITS], self.counter);
-                self.counter += 1;
+            if let Some(at) = item.number_at {
+                let (user, rest) = out[at..at + NUMBER_DIGITS].split_at_mut(USER_DIGITS);
+                write_hex(user, u64::from(id.user));
+                rest[0] = b'-';
+                write_hex(&mut rest[1..], counter);
             }
         }
     }
 
     /// Two different accounts; the hot share credits the first account.
-    fn pick_sides(&mut self) -> (u64, u64) {
+    fn pick_sides(&self, rng: &mut Rng) -> (u64, u64) {
         let Accounts { first, .. } = self.accounts;
         let count = self.accounts.count();
-        if self.hot_ppm > 0 && self.rng.below(PPM) < u64::from(self.hot_ppm) {
-            return (first + 1 + self.rng.below(count - 1), first);
+        if self.hot_ppm > 0 && rng.below(PPM) < u64::from(self.hot_ppm) {
+            return (first + 1 + rng.below(count - 1), first);
         }
-        let from = self.rng.below(count);
+        let from = rng.below(count);
         // One of the others, each equally likely.
-        let other = self.rng.below(count - 1);
+        let other = rng.below(count - 1);
         let to = if other < from { other } else { other + 1 };
         (first + from, first + to)
     }
@@ -247,6 +324,8 @@ mod tests {
     use serde_json::Value;
     use std::collections::HashSet;
 
+    const ALONE: Numbers = Numbers { first: 0, step: 1 };
+
     fn plan(task: Task) -> Plan {
         Plan {
             task,
@@ -259,6 +338,7 @@ mod tests {
             amount: "1.50".to_owned(),
             hot_ppm: 0,
             seed: 0xfeed,
+            think: Think::default(),
         }
     }
 
@@ -287,11 +367,12 @@ mod tests {
     #[test]
     fn a_patched_transfer_is_a_valid_request_with_a_key_of_its_own() {
         let mut keys = HashSet::new();
-        for thread in 0..3 {
-            let mut requests = Requests::new(&plan(Task::Transfer), thread);
+        for first in 0..3 {
+            let mut requests = Requests::new(&plan(Task::Transfer), Numbers { first, step: 3 });
             let mut out = Vec::new();
-            for _ in 0..500 {
-                requests.write_next(&mut out);
+            for number in 0..500 {
+                let issued = requests.next(number % 7, &mut out);
+                assert_eq!(issued.repeat, Repeat::Safe);
                 let (head, body) = split(&out);
                 assert!(head.starts_with("POST /transaction HTTP/1.1\r\n"));
                 let (from, to) = (body["from"].as_u64().unwrap(), body["to"].as_u64().unwrap());
@@ -307,13 +388,35 @@ mod tests {
     }
 
     #[test]
+    fn a_users_requests_depend_neither_on_threads_nor_on_other_users() {
+        let take = |numbers, index, others: usize| {
+            let mut requests = Requests::new(&plan(Task::Transfer), numbers);
+            let mut out = Vec::new();
+            let mut taken = Vec::new();
+            for _ in 0..20 {
+                (0..others).for_each(|other| {
+                    requests.next(other, &mut out);
+                });
+                requests.next(index, &mut out);
+                taken.push(out.clone());
+            }
+            taken
+        };
+        // User 6: the seventh of one thread, or the third of the first of three.
+        let alone = take(ALONE, 6, 0);
+        assert_eq!(alone, take(Numbers { first: 0, step: 3 }, 2, 2));
+        assert_ne!(alone, take(ALONE, 5, 0));
+    }
+
+    #[test]
     fn every_item_of_a_batch_has_a_key_of_its_own() {
-        let mut requests = Requests::new(&plan(Task::Batch(100)), 7);
+        let mut requests = Requests::new(&plan(Task::Batch(100)), ALONE);
         let mut keys = HashSet::new();
         let (mut one, mut other) = (Vec::new(), Vec::new());
         for _ in 0..5 {
-            for out in [&mut one, &mut other] {
-                requests.write_next(out);
+            for (user, out) in [(1, &mut one), (2, &mut other)] {
+                let issued = requests.next(user, out);
+                assert_eq!((issued.transfers, issued.repeat), (100, Repeat::Safe));
                 let (head, body) = split(out);
                 assert!(!head.contains("Idempotency-Key"));
                 let items = body["transfers"].as_array().unwrap();
@@ -324,28 +427,27 @@ mod tests {
             }
         }
         assert_eq!(keys.len(), 1000);
-        assert_eq!(requests.transfers_per_request(), 100);
     }
 
     #[test]
     fn a_seed_replays_and_another_seed_shares_no_key() {
         let take = |seed| {
-            let mut requests = Requests::new(
-                &Plan {
-                    seed,
-                    ..plan(Task::Transfer)
-                },
-                1,
-            );
+            let plan = Plan {
+                seed,
+                ..plan(Task::Transfer)
+            };
+            let mut requests = Requests::new(&plan, ALONE);
             let mut out = Vec::new();
             (0..100)
                 .map(|_| {
-                    requests.write_next(&mut out);
+                    requests.next(0, &mut out);
                     out.clone()
                 })
                 .collect::<Vec<_>>()
         };
         assert_eq!(take(5), take(5));
+        let distinct: HashSet<_> = take(5).iter().map(|r| split(r).1.to_string()).collect();
+        assert!(distinct.len() > 90, "each request picks anew");
         let keys = |seed| {
             take(seed)
                 .iter()
@@ -358,15 +460,14 @@ mod tests {
     #[test]
     fn without_keys_nothing_is_sent_as_one() {
         for task in [Task::Transfer, Task::Batch(2)] {
-            let mut requests = Requests::new(
-                &Plan {
-                    keys: Keys::Off,
-                    ..plan(task)
-                },
-                0,
-            );
+            let plan = Plan {
+                keys: Keys::Off,
+                ..plan(task)
+            };
+            let mut requests = Requests::new(&plan, ALONE);
             let mut out = Vec::new();
-            requests.write_next(&mut out);
+            let issued = requests.next(0, &mut out);
+            assert_eq!(issued.repeat, Repeat::Unsafe);
             let text = String::from_utf8(out.clone()).unwrap().to_lowercase();
             assert!(!text.contains("idempotency"), "{text}");
             assert!(split(&out).1.is_object());
@@ -375,11 +476,11 @@ mod tests {
 
     #[test]
     fn a_balance_request_names_an_account_without_padding() {
-        let mut requests = Requests::new(&plan(Task::Balance), 0);
+        let mut requests = Requests::new(&plan(Task::Balance), ALONE);
         let mut out = Vec::new();
         let mut seen = HashSet::new();
         for _ in 0..2000 {
-            requests.write_next(&mut out);
+            requests.next(0, &mut out);
             let text = std::str::from_utf8(&out).unwrap();
             let line = text.lines().next().unwrap();
             let id = line.strip_prefix("GET /balance/").unwrap();
@@ -398,17 +499,15 @@ mod tests {
     #[test]
     fn the_hot_share_credits_the_first_account() {
         for (hot_ppm, expected) in [(0, 0..=20), (500_000, 900..=1100), (1_000_000, 2000..=2000)] {
-            let mut requests = Requests::new(
-                &Plan {
-                    hot_ppm,
-                    ..plan(Task::Transfer)
-                },
-                0,
-            );
+            let plan = Plan {
+                hot_ppm,
+                ..plan(Task::Transfer)
+            };
+            let mut requests = Requests::new(&plan, ALONE);
             let mut out = Vec::new();
             let mut hot = 0;
             for _ in 0..2000 {
-                requests.write_next(&mut out);
+                requests.next(0, &mut out);
                 hot += i32::from(split(&out).1["to"] == 1);
             }
             assert!(expected.contains(&hot), "hot_ppm={hot_ppm} hot={hot}");
@@ -418,17 +517,15 @@ mod tests {
     #[test]
     fn two_accounts_are_enough() {
         let accounts = Accounts { first: 9, last: 10 };
-        let mut requests = Requests::new(
-            &Plan {
-                accounts,
-                ..plan(Task::Transfer)
-            },
-            0,
-        );
+        let plan = Plan {
+            accounts,
+            ..plan(Task::Transfer)
+        };
+        let mut requests = Requests::new(&plan, ALONE);
         let mut out = Vec::new();
         let mut seen = HashSet::new();
         for _ in 0..50 {
-            requests.write_next(&mut out);
+            requests.next(0, &mut out);
             let body = split(&out).1;
             seen.insert((body["from"].as_u64().unwrap(), body["to"].as_u64().unwrap()));
         }

@@ -7,6 +7,7 @@
 //! Invariant: the result does not depend on where the input was split.
 
 use std::fmt;
+use std::time::Duration;
 
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// A batch answer of 8,192 items is about 1 MiB.
@@ -30,6 +31,8 @@ pub(crate) struct Response<'a> {
     pub(crate) close: bool,
     /// `Idempotency-Replayed: true`.
     pub(crate) replayed: bool,
+    /// `Retry-After`, if given in seconds: the engine never gives a date.
+    pub(crate) retry_after: Option<Duration>,
     /// Empty unless kept.
     pub(crate) body: &'a [u8],
 }
@@ -69,6 +72,7 @@ struct Head {
     status: u16,
     close: bool,
     replayed: bool,
+    retry_after: Option<Duration>,
     body_bytes: usize,
 }
 
@@ -137,6 +141,7 @@ impl Parser {
             status: head.status,
             close: head.close,
             replayed: head.replayed,
+            retry_after: head.retry_after,
             body: &self.body,
         }))
     }
@@ -194,6 +199,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, ProtocolError> {
         status,
         close: minor == 0,
         replayed: false,
+        retry_after: None,
         body_bytes: 0,
     };
     let mut length = None;
@@ -246,6 +252,12 @@ fn read_header(
             } else if value.eq_ignore_ascii_case(b"keep-alive") {
                 head.close = false;
             }
+        }
+        11 if name.eq_ignore_ascii_case(b"retry-after") => {
+            // Advice, not framing: what cannot be read is as good as absent.
+            let text = std::str::from_utf8(value).ok();
+            let seconds = text.and_then(|text| text.parse::<u32>().ok());
+            head.retry_after = seconds.map(|seconds| Duration::from_secs(seconds.into()));
         }
         20 if name.eq_ignore_ascii_case(b"idempotency-replayed") => {
             head.replayed = value.eq_ignore_ascii_case(b"true");
@@ -343,6 +355,26 @@ mod tests {
         assert!(parser.feed(&OK[..70]).unwrap().is_none());
         parser.reset();
         assert_eq!(parser.feed(REFUSED).unwrap().unwrap().status, 503);
+    }
+
+    #[test]
+    fn retry_after_is_read_in_seconds_and_forgotten_with_the_answer() {
+        let mut parser = Parser::new(KeepBody::Problems);
+        for (header, expected) in [
+            ("Retry-After: 3\r\n", Some(3)),
+            ("retry-after:0\r\n", Some(0)),
+            ("", None),
+            ("Retry-After: Wed, 21 Oct 2026 07:28:00 GMT\r\n", None),
+            ("Retry-After: -1\r\n", None),
+        ] {
+            let head = format!("HTTP/1.1 503 X\r\n{header}content-length: 0\r\n\r\n");
+            let response = parser.feed(head.as_bytes()).unwrap().unwrap();
+            assert_eq!(
+                response.retry_after,
+                expected.map(Duration::from_secs),
+                "{header}"
+            );
+        }
     }
 
     #[track_caller]

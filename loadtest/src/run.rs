@@ -1,7 +1,7 @@
 //! A run from the first connection to the merged tally.
 //!
 //! Owns: the client threads.
-//! Never: sends before every thread has opened its connections.
+//! Never: sends before every thread has opened the connections it starts with.
 //! Bound: `--threads` threads, joined before it returns.
 
 use std::fmt;
@@ -10,13 +10,13 @@ use std::sync::{Barrier, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::args::{Config, Task};
-use crate::progress;
-use crate::report::Generator;
-use crate::request::Requests;
+use crate::generator::{Effort, Generator};
+use crate::live::{self, Board};
+use crate::request::{Numbers, Requests};
 use crate::response::KeepBody;
 use crate::schedule::{Schedule, Share};
 use crate::stats::Tally;
-use crate::worker::{Live, Orders, Worker};
+use crate::worker::{Orders, Worker};
 
 /// Files a thread needs besides its connections.
 const FILES_RESERVE: u64 = 64;
@@ -28,10 +28,20 @@ const ACCEPT_TIME: Duration = Duration::from_micros(100);
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) tally: Tally,
-    /// Until the last answer, so at least the run time.
+    /// Until the last answer, so at least the time of sending.
     pub(crate) elapsed: Duration,
-    /// None while nobody measures it.
-    pub(crate) generator: Option<Generator>,
+    /// How long requests were sent: the run time, or less if it was stopped.
+    pub(crate) sending: Duration,
+    pub(crate) ended: Ended,
+    pub(crate) generator: Generator,
+}
+
+/// Why sending ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    InTime,
+    /// By Ctrl-C or SIGTERM.
+    Interrupted,
 }
 
 /// Why a run could not begin or go on.
@@ -73,19 +83,19 @@ impl std::error::Error for RunError {}
 /// [`RunError`] if there is nothing to report.
 pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
     raise_file_limit(u64::from(config.users) + FILES_RESERVE)?;
-    let lives: Vec<Live> = (0..config.threads).map(|_| Live::default()).collect();
-    let barrier = Barrier::new(lives.len());
+    let board = Board::new(config.threads);
+    board.stop_on_signals().map_err(RunError::Io)?;
+    let barrier = Barrier::new(usize::try_from(config.threads).unwrap_or(1));
     let started = OnceLock::new();
     let reached = Mutex::new((0, None));
     let results = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..config.threads)
-            .zip(&lives)
-            .map(|(index, live)| {
-                let meeting = (&barrier, &started, &reached);
-                scope.spawn(move || run_thread(config, index, live, meeting))
+            .map(|index| {
+                let (board, meeting) = (&board, (&barrier, &started, &reached));
+                scope.spawn(move || run_thread(config, index, board, meeting))
             })
             .collect();
-        progress::watch(config, &lives, || {
+        live::watch(config, &board, &started, || {
             threads
                 .iter()
                 .all(std::thread::ScopedJoinHandle::is_finished)
@@ -97,13 +107,22 @@ pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
     });
     let elapsed = started.get().map_or(Duration::ZERO, Instant::elapsed);
     let mut tally = Tally::new([config.plan.task.to_string()]);
+    let mut efforts = Vec::new();
     for result in results {
-        tally.merge(&result?);
+        let (part, effort) = result?;
+        tally.merge(&part);
+        efforts.push(effort);
     }
+    let interrupted_at = board.interrupted_at();
     Ok(Outcome {
         tally,
         elapsed,
-        generator: None,
+        sending: interrupted_at.unwrap_or(config.run_time),
+        ended: match interrupted_at {
+            Some(_) => Ended::Interrupted,
+            None => Ended::InTime,
+        },
+        generator: Generator::new(&efforts),
     })
 }
 
@@ -118,11 +137,15 @@ type Meeting<'a> = (
 fn run_thread(
     config: &Config,
     index: u32,
-    live: &Live,
+    board: &Board,
     (barrier, started, reached): Meeting<'_>,
-) -> Result<Tally, RunError> {
-    let requests = Requests::new(&config.plan, u64::from(index));
-    let worker = Worker::connect(orders(config, index), requests, live);
+) -> Result<(Tally, Effort), RunError> {
+    let numbers = Numbers {
+        first: index,
+        step: config.threads,
+    };
+    let requests = Requests::new(&config.plan, numbers);
+    let worker = Worker::connect(orders(config, index), requests, board);
     if let Ok(worker) = &worker
         && let Ok(mut reached) = reached.lock()
     {
@@ -133,7 +156,8 @@ fn run_thread(
     }
     // The kernel completes connections before the target accepts them: its first
     // answers shall not wait for that.
-    std::thread::sleep(ACCEPT_TIME * config.users);
+    let first = config.staff.level_at(Duration::ZERO);
+    std::thread::sleep(ACCEPT_TIME.saturating_mul(u32::try_from(first).unwrap_or(u32::MAX)));
     // Every thread comes here, whatever happened: the others wait for it.
     barrier.wait();
     let start = *started.get_or_init(Instant::now);
@@ -157,20 +181,25 @@ fn orders(config: &Config, index: u32) -> Orders {
             std::num::NonZeroU32::MIN,
         )),
     };
-    let extra = u32::from(index < config.users % config.threads.max(1));
+    let users = share.of(u64::from(config.users));
     Orders {
         address: config.address,
-        users: config.users / config.threads.max(1) + extra,
+        users: u32::try_from(users).unwrap_or(config.users),
+        staff: config.staff.clone(),
+        share,
         run_time: config.run_time,
         timeout: config.timeout,
-        task: config.plan.task.to_string(),
+        retries_max: config.retries,
+        seed: config.plan.seed,
+        tasks: vec![config.plan.task.to_string()],
         keep: match config.plan.task {
             Task::Batch(_) => KeepBody::All,
             Task::Transfer | Task::Balance | Task::Health => KeepBody::Problems,
         },
         schedule: config
-            .rate
-            .map(|rate| Schedule::new(rate, share, config.run_time)),
+            .arrivals
+            .clone()
+            .map(|arrivals| Schedule::new(arrivals, share)),
     }
 }
 

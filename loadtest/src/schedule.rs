@@ -2,14 +2,15 @@
 //!
 //! Owns: the arrival times of one thread.
 //! Never: reads a clock or waits; `worker` brings the time in.
-//! Bound: arrivals before the end of the run.
-//! Invariant: arrival `n` is due at `n / rate`, computed from zero each time, so
-//! no error adds up and a slow target cannot move a later arrival.
+//! Bound: arrivals before the end of the last stage.
+//! Invariant: arrival `n` is due in the last nanosecond in which the integral of
+//! the rate has not passed `n`. It is computed from zero in integers each time,
+//! so no error adds up and a slow target cannot move a later arrival.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-const NANOS_PER_SECOND: u128 = 1_000_000_000;
+use crate::stages::{PARTS_PER_ARRIVAL, Stages};
 
 /// Which share of the arrivals a thread sends: numbers `index`, `index + count`, ...
 #[derive(Clone, Copy, Debug)]
@@ -18,67 +19,248 @@ pub(crate) struct Share {
     pub(crate) count: NonZeroU64,
 }
 
+impl Share {
+    /// How many of the first `total` numbers are this share's.
+    pub(crate) fn of(self, total: u64) -> u64 {
+        total.saturating_sub(self.index).div_ceil(self.count.get())
+    }
+}
+
+/// One arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Due {
+    /// Over all threads, from zero.
+    pub(crate) number: u64,
+    pub(crate) at: Duration,
+}
+
 /// The arrivals of one thread, in order.
 #[derive(Clone, Debug)]
 pub(crate) struct Schedule {
-    rate: NonZeroU64,
+    rate: Stages,
     share: Share,
-    end: Duration,
     /// The number, over all threads, of this thread's next arrival.
     next: u64,
+    next_at: Option<Duration>,
+    /// The stage of the next arrival, where it begins, and what came before it.
+    stage: usize,
+    begin: Duration,
+    parts_before: i128,
 }
 
 impl Schedule {
-    /// `rate` arrivals a second over all threads until `end`.
-    pub(crate) fn new(rate: NonZeroU64, share: Share, end: Duration) -> Self {
-        Self {
+    /// Arrivals at `rate` (requests a second) over all threads.
+    pub(crate) fn new(rate: Stages, share: Share) -> Self {
+        let mut schedule = Self {
             rate,
             share,
-            end,
             next: share.index,
-        }
+            next_at: None,
+            stage: 0,
+            begin: Duration::ZERO,
+            parts_before: 0,
+        };
+        schedule.find_next();
+        schedule
     }
 
     /// When the next arrival is due, whether that has passed or not.
-    pub(crate) fn next_at(&self) -> Option<Duration> {
-        let nanos = u128::from(self.next) * NANOS_PER_SECOND / u128::from(self.rate.get());
-        let at = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        (at < self.end).then_some(at)
+    pub(crate) const fn next_at(&self) -> Option<Duration> {
+        self.next_at
     }
 
-    /// Takes the next arrival if it is due at `now`; gives its intended time.
-    pub(crate) fn take_due(&mut self, now: Duration) -> Option<Duration> {
-        let at = self.next_at().filter(|at| *at <= now)?;
+    /// Takes the next arrival if it is due at `now`.
+    pub(crate) fn take_due(&mut self, now: Duration) -> Option<Due> {
+        let at = self.next_at.filter(|at| *at <= now)?;
+        let number = self.next;
         self.next = self.next.saturating_add(self.share.count.get());
-        Some(at)
+        self.find_next();
+        Some(Due { number, at })
     }
 
-    /// Arrivals of this thread that were not taken.
-    pub(crate) fn remaining(&self) -> u64 {
-        // The first arrival number that is due at `end` or later: ceil(end * rate).
-        let due = (self.end.as_nanos() * u128::from(self.rate.get())).div_ceil(NANOS_PER_SECOND);
-        let left = due.saturating_sub(u128::from(self.next));
-        let mine = left.div_ceil(u128::from(self.share.count.get()));
-        u64::try_from(mine).unwrap_or(u64::MAX)
+    /// Arrivals of this thread due before `until` that were not taken.
+    pub(crate) fn remaining(&self, until: Duration) -> u64 {
+        let taken = self.share.of(self.next);
+        self.share.of(self.arrivals_by(until)).saturating_sub(taken)
     }
+
+    fn find_next(&mut self) {
+        let target = i128::from(self.next) * PARTS_PER_ARRIVAL;
+        while let Some(stage) = self.rate.get(self.stage) {
+            if target < self.parts_before + stage.parts() {
+                let nanos = stage.last_within(target - self.parts_before);
+                let into = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+                self.next_at = Some(self.begin.saturating_add(into));
+                return;
+            }
+            self.parts_before += stage.parts();
+            self.begin = self.begin.saturating_add(stage.duration);
+            self.stage += 1;
+        }
+        self.next_at = None;
+    }
+
+    /// Arrivals over all threads that are due before `until`: the integral of
+    /// the rate, rounded up.
+    fn arrivals_by(&self, until: Duration) -> u64 {
+        let (mut begin, mut parts) = (Duration::ZERO, 0);
+        for stage in self.rate.iter() {
+            let into = until.saturating_sub(begin);
+            if into < stage.duration {
+                let into = i128::try_from(into.as_nanos()).unwrap_or(i128::MAX);
+                let scaled = parts * stage.nanos() + stage.scaled_parts_by(into);
+                return whole(scaled, PARTS_PER_ARRIVAL * stage.nanos());
+            }
+            parts += stage.parts();
+            begin = begin.saturating_add(stage.duration);
+        }
+        whole(parts, PARTS_PER_ARRIVAL)
+    }
+}
+
+/// Rounded up; neither is negative.
+fn whole(parts: i128, per_arrival: i128) -> u64 {
+    u64::try_from((parts + per_arrival - 1) / per_arrival).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stages::parse_stage;
     use crate::stats::{Class, Tally, Times};
     use std::collections::VecDeque;
 
     fn schedule(rate: u64, index: u64, count: u64, end: Duration) -> Schedule {
-        let share = Share {
+        Schedule::new(Stages::constant(rate, end), share(index, count))
+    }
+
+    fn share(index: u64, count: u64) -> Share {
+        Share {
             index,
             count: NonZeroU64::new(count).unwrap(),
-        };
-        Schedule::new(NonZeroU64::new(rate).unwrap(), share, end)
+        }
     }
 
     fn drain(mut schedule: Schedule) -> Vec<Duration> {
-        std::iter::from_fn(|| schedule.take_due(Duration::MAX)).collect()
+        std::iter::from_fn(|| schedule.take_due(Duration::MAX))
+            .map(|due| due.at)
+            .collect()
+    }
+
+    fn staged(text: &[&str]) -> Stages {
+        let parsed = text.iter().map(|text| parse_stage(text).unwrap().1);
+        Stages::new(parsed.collect(), 10_000_000).unwrap()
+    }
+
+    /// Ramp, plateau, spike, pause, fall: every shape at once.
+    fn shapes() -> Stages {
+        staged(&[
+            "duration=1500ms,rate=0..997",
+            "duration=700ms,rate=1000",
+            "duration=100ms,rate=9001",
+            "duration=333ms,rate=0",
+            "duration=2s,rate=501..3",
+        ])
+    }
+
+    #[test]
+    fn on_a_ramp_arrival_n_is_due_where_the_integral_reaches_n() {
+        // 0 to 1,000/s over a second: n = 500 t^2, so t = sqrt(n / 500).
+        let times = drain(Schedule::new(
+            staged(&["duration=1s,rate=0..1000"]),
+            share(0, 1),
+        ));
+        assert_eq!(times.len(), 500);
+        assert_eq!(times[125], Duration::from_millis(500));
+        assert_eq!(times[20], Duration::from_millis(200));
+        for (number, at) in times.iter().enumerate() {
+            let number = f64::from(u32::try_from(number).unwrap());
+            let exact = (number / 500.0).sqrt();
+            assert!(
+                (at.as_secs_f64() - exact).abs() < 2e-9,
+                "{number} at {at:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_pause_sends_nothing_and_the_count_is_the_integral() {
+        let times = drain(Schedule::new(shapes(), share(0, 1)));
+        let begin = Duration::from_millis(2_300);
+        let pause = begin..begin + Duration::from_millis(333);
+        // 747.75 on the ramp, 700 on the plateau, 900.1 in the spike, 504 falling.
+        assert_eq!(times.len(), 2852);
+        assert!(
+            times.iter().all(|at| !pause.contains(at)),
+            "none in the pause"
+        );
+        assert!(times.is_sorted());
+        let early = times.iter().filter(|at| **at < Duration::from_millis(750));
+        assert_eq!(early.count(), 187);
+    }
+
+    #[test]
+    fn a_day_of_ramps_ends_on_its_last_arrival() {
+        let day = staged(&["duration=12h,rate=10000000..1", "duration=12h,rate=7"]);
+        let mut late = Schedule::new(day, share(0, 1));
+        let end = Duration::from_secs(24 * 60 * 60);
+        // 12 h at an average of 5,000,000.5/s, and 12 h at 7/s.
+        assert_eq!(late.remaining(end), 216_000_021_600 + 302_400);
+        late.next = 216_000_021_600;
+        late.find_next();
+        assert_eq!(late.next_at(), Some(end / 2));
+        late.next += 302_399;
+        late.find_next();
+        assert_eq!(
+            late.next_at(),
+            Some(end - Duration::from_nanos(142_857_143))
+        );
+        late.next += 1;
+        late.find_next();
+        assert_eq!(late.next_at(), None);
+    }
+
+    #[test]
+    fn threads_share_stages_without_gap_or_double() {
+        let whole = drain(Schedule::new(shapes(), share(0, 1)));
+        let mut numbers = Vec::new();
+        for index in 0..7 {
+            let mut part = Schedule::new(shapes(), share(index, 7));
+            while let Some(due) = part.take_due(Duration::MAX) {
+                numbers.push((due.number, due.at));
+            }
+        }
+        numbers.sort_unstable();
+        let expected: Vec<_> = (0..).zip(whole).collect();
+        assert_eq!(numbers, expected);
+    }
+
+    /// A clock that jumps by `step` and a target that takes at most `burst` at
+    /// a time: what is not sent is counted, and nothing else.
+    #[test]
+    fn whatever_the_clock_does_each_arrival_is_sent_once_or_counted() {
+        for (step, burst) in [(1, 1), (7, 3), (50, 1), (400, 1_000)] {
+            let mut plan = Schedule::new(shapes(), share(2, 3));
+            let total = plan.remaining(Duration::MAX);
+            let (mut now, mut sent) = (Duration::ZERO, 0);
+            let end = Duration::from_millis(4_633);
+            while now < end {
+                for _ in 0..burst {
+                    let Some(due) = plan.take_due(now) else { break };
+                    assert!(due.at <= now, "early: {due:?} at {now:?}");
+                    assert_eq!(due.number, 2 + 3 * sent);
+                    sent += 1;
+                }
+                // What is due and was not sent is the backlog, at any moment.
+                let mut copy = plan.clone();
+                let behind = std::iter::from_fn(|| {
+                    copy.take_due(now.saturating_sub(Duration::from_nanos(1)))
+                });
+                assert_eq!(plan.remaining(now), u64::try_from(behind.count()).unwrap());
+                now += Duration::from_millis(step);
+            }
+            assert_eq!(sent + plan.remaining(end), total, "step={step}");
+        }
     }
 
     #[test]
@@ -109,12 +291,15 @@ mod tests {
                 let mut left = schedule(rate, index, count, Duration::from_millis(millis));
                 let all = drain(left.clone()).len();
                 assert_eq!(
-                    left.remaining(),
+                    left.remaining(Duration::MAX),
                     u64::try_from(all).unwrap(),
                     "rate={rate} {index}/{count}"
                 );
                 if left.take_due(Duration::MAX).is_some() {
-                    assert_eq!(left.remaining() + 1, u64::try_from(all).unwrap());
+                    assert_eq!(
+                        left.remaining(Duration::MAX) + 1,
+                        u64::try_from(all).unwrap()
+                    );
                 }
             }
         }
@@ -125,7 +310,7 @@ mod tests {
         let mut plan = schedule(10, 1, 2, Duration::from_secs(1));
         assert_eq!(plan.take_due(Duration::from_nanos(99_999_999)), None);
         let tenth = Duration::from_millis(100);
-        assert_eq!(plan.take_due(tenth), Some(tenth));
+        assert_eq!(plan.take_due(tenth).map(|due| due.at), Some(tenth));
         assert_eq!(plan.take_due(tenth), None);
     }
 
@@ -137,7 +322,7 @@ mod tests {
         let mut free_at: VecDeque<Duration> = VecDeque::from([Duration::ZERO; 4]);
         while let Some(due) = plan.next_at() {
             let now = due.max(free_at.pop_front().unwrap());
-            let intended = plan.take_due(now).unwrap();
+            let intended = plan.take_due(now).unwrap().at;
             let stalled = Duration::from_millis(stall.start)..Duration::from_millis(stall.end);
             let begins = if stalled.contains(&now) {
                 stalled.end

@@ -257,6 +257,15 @@ impl Tally {
         self.series.at(at).sent += 1;
     }
 
+    /// Counts a request as it is sent again with the same key.
+    pub(crate) fn send_again(&mut self, task: usize, at: Duration) {
+        self.send(task, at);
+        if let Some(tally) = self.tasks.get_mut(task) {
+            tally.retried += 1;
+        }
+        self.series.at(at).retried += 1;
+    }
+
     /// Counts a request that ends without an answer; its cause is counted apart.
     pub(crate) fn give_up(&mut self, task: usize, at: Duration) {
         if let Some(tally) = self.tasks.get_mut(task) {
@@ -402,6 +411,7 @@ mod tests {
             status,
             close: false,
             replayed: false,
+            retry_after: None,
             body,
         }
     }

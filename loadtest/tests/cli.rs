@@ -8,8 +8,9 @@
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -59,6 +60,8 @@ fn server(answer: Answer) -> (SocketAddr, Log) {
 
 fn serve(stream: TcpStream, answer: Answer, log: &Log) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
+    // Or the second piece of an answer would wait for the first one's receipt.
+    stream.set_nodelay(true).unwrap();
     let mut writer = stream;
     while let Some(seen) = read_request(&mut reader) {
         let number = {
@@ -124,8 +127,10 @@ fn run(address: SocketAddr, flags: &str) -> (Option<i32>, Value) {
         std::process::id(),
         address.port()
     ));
+    let timed = flags.contains("--run-time") || flags.contains("--stage");
+    let time = if timed { "" } else { "--run-time 200ms" };
     let output = loadtest(&format!(
-        "run --host http://{address} --run-time 200ms --quiet --json {} {flags}",
+        "run --host http://{address} {time} --quiet --json {} {flags}",
         file.display()
     ));
     let text = std::fs::read_to_string(&file)
@@ -274,4 +279,158 @@ fn exit_codes_tell_bad_arguments_from_a_failed_run() {
     let (address, _log) = server(|_, _| (http("404 Not Found", "", "{}"), After::Keep));
     let (code, document) = run(address, "--users 1");
     assert_eq!(code, Some(1), "nothing succeeded: {document}");
+}
+
+#[test]
+fn a_stall_of_the_target_is_seen_in_full_in_the_open_model() {
+    // One connection's server sleeps for two seconds once; the others are free.
+    // With one connection every arrival of those two seconds waits for it.
+    let (address, _log) = server(|number, seen| {
+        if number == 20 {
+            std::thread::sleep(Duration::from_secs(2));
+        }
+        ok(number, seen)
+    });
+    let (code, document) = run(address, "--users 1 --rate 100 --run-time 2500ms");
+    assert_eq!(code, Some(0), "{document}");
+    let sent = number(&document, "/requests/sent");
+    assert_eq!(sent + number(&document, "/requests/unsent"), 250);
+    for place in ["p999", "max"] {
+        let seen = number(&document, &format!("/latency_us/2xx/{place}"));
+        assert!(seen >= 1_990_000, "{place}: {document}");
+    }
+    // The requests due during the stall were sent after it: they show it too,
+    // although the target answered each of them at once.
+    assert!(number(&document, "/latency_us/2xx/p90") >= 1_000_000);
+    assert!(number(&document, "/service_us/2xx/p90") < 1_000_000);
+    // The target stalled, not the generator: no connection was free.
+    assert!(number(&document, "/generator/lag_p99_us") < 1_000_000);
+}
+
+/// 503 with Retry-After, a closed connection, 504, then the answer.
+fn faults(number: usize, seen: &Seen) -> (Vec<u8>, After) {
+    let body = r#"{"status":503,"code":"queue_full"}"#;
+    match number {
+        0 => {
+            let answer = http("503 Service Unavailable", "Retry-After: 1\r\n", body);
+            (answer, After::Keep)
+        }
+        1 => (Vec::new(), After::Close),
+        2 => (http("504 Gateway Timeout", "", "{}"), After::Keep),
+        _ => ok(number, seen),
+    }
+}
+
+#[test]
+fn a_transfer_is_sent_again_with_its_key_until_it_is_answered() {
+    // A think time of an hour: each user sends one request, and its repeats.
+    // In the open model the stage has one arrival.
+    for flags in [
+        "--users 1 --think 1h --run-time 3s",
+        "--users 2 --stage duration=1ms,rate=1 --stage duration=3s,rate=0",
+    ] {
+        let (address, log) = server(faults);
+        let (code, document) = run(address, &format!("{flags} --retries 5"));
+        assert_eq!(code, Some(0), "{document}");
+        let log = log.lock().unwrap();
+        assert_eq!(log.len(), 4, "{log:?}");
+        assert!(log[0].key.is_some());
+        assert!(log.iter().all(|seen| *seen == log[0]), "{log:?}");
+        assert_eq!(number(&document, "/requests/sent"), 4);
+        assert_eq!(number(&document, "/requests/retried"), 3);
+        assert_eq!(number(&document, "/transfers/completed"), 1);
+        assert_eq!(number(&document, "/errors/io"), 1);
+        assert_eq!(number(&document, "/statuses/503"), 1);
+        // One request, so one latency: from its first start, with every wait.
+        assert_eq!(number(&document, "/latency_us/2xx/count"), 1);
+        assert!(number(&document, "/latency_us/2xx/max") >= 1_000_000);
+        assert_eq!(number(&document, "/latency_us/503/count"), 0);
+        let series = document["series"].as_array().unwrap();
+        let sum = |name: &str| series.iter().filter_map(|p| p[name].as_u64()).sum::<u64>();
+        assert_eq!((sum("succeeded"), sum("failed"), sum("retried")), (1, 0, 3));
+    }
+}
+
+#[test]
+fn a_repeat_is_bounded_and_only_for_transfers_with_a_key() {
+    let refuse: Answer = |_, _| (http("503 Service Unavailable", "", "{}"), After::Keep);
+    for (flags, sent) in [
+        ("--retries 2", 3),
+        ("", 1),
+        ("--retries 2 --keys off", 1),
+        ("--retries 2 --task balance", 1),
+    ] {
+        let (address, log) = server(refuse);
+        let flags = format!("--users 1 --think 1h --run-time 1s {flags}");
+        let (code, document) = run(address, &flags);
+        assert_eq!(code, Some(1), "nothing succeeded: {document}");
+        assert_eq!(log.lock().unwrap().len(), sent, "{flags}");
+        assert_eq!(number(&document, "/latency_us/503/count"), 1, "{flags}");
+    }
+}
+
+#[test]
+fn what_waits_to_be_sent_again_when_the_run_ends_ends_as_it_was() {
+    // The second repeat would be due beyond the end of the run.
+    let (address, log) = server(|_, _| {
+        let answer = http("503 Service Unavailable", "Retry-After: 60\r\n", "{}");
+        (answer, After::Keep)
+    });
+    let (_, document) = run(address, "--users 1 --think 1h --retries 9");
+    assert_eq!(log.lock().unwrap().len(), 1);
+    assert_eq!(number(&document, "/latency_us/503/count"), 1);
+    assert_eq!(number(&document, "/requests/retried"), 0);
+}
+
+#[test]
+fn users_start_at_the_spawn_rate_and_think_between_requests() {
+    let (address, log) = server(ok);
+    // Five users in half a second, each of which thinks longer than the run.
+    let flags = "--users 100 --spawn-rate 10 --think 1h --run-time 500ms --threads 2";
+    let (code, document) = run(address, flags);
+    assert_eq!(code, Some(0), "{document}");
+    // User 5 is due at the very end; a loaded machine may start fewer in time.
+    let sent = log.lock().unwrap().len();
+    assert!((1..=6).contains(&sent), "{sent} users sent");
+    let keys: HashSet<_> = log.lock().unwrap().iter().map(|s| s.key.clone()).collect();
+    assert_eq!(keys.len(), sent);
+}
+
+#[test]
+fn an_interrupted_run_reports_what_was_done() {
+    let (address, log) = server(ok);
+    let file = std::env::temp_dir().join(format!("loadtest-stopped-{}.json", address.port()));
+    let child = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .args([
+            "run",
+            "--host",
+            &format!("http://{address}"),
+            "--users",
+            "2",
+        ])
+        .args(["--run-time", "10m", "--json"])
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    while log.lock().unwrap().len() < 10 {
+        std::thread::yield_now();
+    }
+    let id = i32::try_from(child.id()).unwrap();
+    let pid = rustix::process::Pid::from_raw(id).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("interrupted"), "{text}");
+    let document: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let sent = number(&document, "/requests/sent");
+    assert_eq!(usize::try_from(sent).unwrap(), log.lock().unwrap().len());
+    assert_eq!(number(&document, "/requests/answered"), sent);
+    assert!(
+        document["rate"].as_f64().unwrap() > 0.1,
+        "over the time it ran"
+    );
 }

@@ -67,6 +67,8 @@ struct RequestCounts {
     answered_in_run_time: u64,
     succeeded_in_run_time: u64,
     replayed: u64,
+    /// Sent again with the same key; `sent` and `answered` count each attempt.
+    retried: u64,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -278,6 +280,7 @@ impl Document {
                 answered_in_run_time: tally.window.responses,
                 succeeded_in_run_time: tally.window.successes,
                 replayed: tally.replayed,
+                retried: tally.tasks.iter().map(|task| task.retried).sum(),
             },
             transfers: TransferCounts {
                 completed: tally.transfers.completed,

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::document::load;
 pub(crate) use self::settings::{Model, Settings};
 use crate::args::Config;
+use crate::generator;
 use crate::run::Outcome;
 use crate::stats::Tally;
 use crate::threshold::{self, Checked, GRAMMAR, Threshold};
@@ -65,6 +66,15 @@ pub(crate) struct Generator {
 /// From here on answers wait for the generator, not for the target.
 const CPU_SHARE_FULL: f64 = 0.9;
 const LAG_US_MAX: u64 = 10_000;
+
+impl From<generator::Generator> for Generator {
+    fn from(measured: generator::Generator) -> Self {
+        Self {
+            cpu_share: measured.cpu_share_max,
+            lag_p99_us: measured.lag_us.p99,
+        }
+    }
+}
 
 impl Generator {
     pub(crate) fn was_the_bottleneck(self) -> bool {
@@ -106,10 +116,10 @@ impl Report {
         Self {
             run_ids: vec![fresh_run_id()],
             started_at: now.checked_sub(outcome.elapsed).unwrap_or(now),
-            settings: Settings::new(config),
+            settings: Settings::new(config, outcome.sending),
             elapsed: outcome.elapsed,
             tally: outcome.tally,
-            generator: outcome.generator,
+            generator: Some(outcome.generator.into()),
         }
     }
 
@@ -161,8 +171,20 @@ impl Report {
         serde_json::from_str(&text).unwrap()
     }
 
+    /// Whether something worked and nothing broke. With retries, what broke and
+    /// was then answered is what the run was meant to live through.
+    fn succeeded(&self) -> bool {
+        if self.settings.retries == 0 {
+            return self.tally.succeeded();
+        }
+        let tasks = &self.tally.tasks;
+        tasks.iter().any(|task| !task.latency.success.is_empty())
+            && tasks.iter().all(|task| task.unanswered == 0)
+            && self.tally.errors.protocol == 0
+    }
+
     fn verdict(&self, thresholds: &[Checked]) -> Verdict {
-        if self.tally.succeeded() && thresholds.iter().all(|checked| checked.held) {
+        if self.succeeded() && thresholds.iter().all(|checked| checked.held) {
             Verdict::Passed
         } else {
             Verdict::Failed

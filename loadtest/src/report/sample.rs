@@ -74,6 +74,7 @@ fn record(tally: &mut Tally, recording: &Recording) {
         status,
         close: false,
         replayed: false,
+        retry_after: None,
         body,
     };
     let arrival = if recording.answered < RUN_TIME {
@@ -102,6 +103,8 @@ pub(crate) fn of(tally: Tally, run_id: &str, users: u32) -> Report {
             users,
             threads: 1,
             rate: Some(1_000),
+            think: "0s".to_owned(),
+            retries: 0,
             run_time_seconds: RUN_TIME.as_secs_f64(),
             timeout_seconds: 30.0,
             accounts: "1..=1000".to_owned(),

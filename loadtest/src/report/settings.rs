@@ -19,6 +19,9 @@ pub(crate) enum Model {
     Closed,
 }
 
+/// So that no rate is divided by zero.
+const SENDING_MIN: Duration = Duration::from_millis(1);
+
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Settings {
     pub(crate) host: String,
@@ -26,7 +29,11 @@ pub(crate) struct Settings {
     pub(crate) task: String,
     pub(crate) users: u32,
     pub(crate) threads: u32,
+    /// The highest, if it changes over time.
     pub(crate) rate: Option<u64>,
+    /// Between a user's requests, as `--think` takes it.
+    pub(crate) think: String,
+    pub(crate) retries: u32,
     pub(crate) run_time_seconds: f64,
     pub(crate) timeout_seconds: f64,
     pub(crate) accounts: String,
@@ -38,7 +45,8 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn new(config: &Config) -> Self {
+    /// Of a run that sent for this long: its run time, or less if it was stopped.
+    pub(crate) fn new(config: &Config, sending: Duration) -> Self {
         Self {
             host: config.host.clone(),
             model: if config.rate.is_some() {
@@ -50,7 +58,9 @@ impl Settings {
             users: config.users,
             threads: config.threads,
             rate: config.rate.map(std::num::NonZeroU64::get),
-            run_time_seconds: config.run_time.as_secs_f64(),
+            think: config.plan.think.to_string(),
+            retries: config.retries,
+            run_time_seconds: sending.max(SENDING_MIN).as_secs_f64(),
             timeout_seconds: config.timeout.as_secs_f64(),
             accounts: config.plan.accounts.to_string(),
             amount: config.plan.amount.clone(),
@@ -91,6 +101,8 @@ impl Settings {
                 "rate",
                 self.rate.map_or("-".to_owned(), |rate| format!("{rate}/s")),
             ),
+            ("think time", self.think.clone()),
+            ("retries", self.retries.to_string()),
             ("run time", format!("{} s", self.run_time_seconds)),
             ("timeout", format!("{} s", self.timeout_seconds)),
             ("accounts", self.accounts.clone()),

@@ -37,7 +37,9 @@ fn row(name: &str, value: &str) -> String {
 fn rows(report: &Report) -> String {
     let (tally, settings) = (&report.tally, &report.settings);
     let model = match (settings.model, settings.rate) {
-        (Model::Open, Some(rate)) => format!("open, {rate}/s over {} connections", settings.users),
+        (Model::Open, Some(rate)) => {
+            format!("open, up to {rate}/s over {} connections", settings.users)
+        }
         (Model::Open, None) => format!("open, {} connections", settings.users),
         (Model::Closed, _) => format!("closed, {} connections", settings.users),
     };
@@ -81,6 +83,10 @@ fn rows(report: &Report) -> String {
     text += &row("statuses", &counts(&tally.statuses));
     text += &row("codes", &counts(&tally.codes));
     text += &row("replayed", &tally.replayed.to_string());
+    if settings.retries > 0 {
+        let again: u64 = tally.tasks.iter().map(|task| task.retried).sum();
+        text += &row("retried", &format!("{again} sent again with the same key"));
+    }
     text += &row("errors", &errors(tally));
     if let Some(generator) = report.generator {
         text += &row("generator", &busy(generator));

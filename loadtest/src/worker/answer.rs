@@ -1,0 +1,175 @@
+//! What comes back: answers, and connections that break instead.
+//!
+//! Owns: how an attempt ends, and whether its request ends with it.
+//! Never: sends.
+//! Invariant: every attempt leaves `busy` exactly once.
+
+use std::time::Duration;
+
+use rustix::event::epoll;
+
+use super::connections::RECONNECT_AFTER;
+use super::{REPEATS_MAX, Repeated, Worker};
+use crate::slot::{Flight, Setback, State, Written};
+use crate::stats::{Arrival, Class, Times};
+
+impl Worker<'_> {
+    pub(super) fn on_event(&mut self, index: usize, flags: epoll::EventFlags) {
+        match self.slots[index].state {
+            // An event of a connection that was dropped in this same round.
+            State::Down { .. } => {}
+            State::Connecting { .. } => self.on_connect(index),
+            State::Idle { .. } => self.read_idle(index),
+            State::Busy { sent } => {
+                if flags.contains(epoll::EventFlags::OUT) {
+                    let result = self.slots[index].write_rest();
+                    if let Err(error) = self.after_write(index, result, Written::Part) {
+                        self.fail_io(index, self.start.elapsed(), &error);
+                        return;
+                    }
+                }
+                self.read_answer(index, sent);
+            }
+        }
+    }
+
+    /// Nothing may come on an idle connection but its end.
+    fn read_idle(&mut self, index: usize) {
+        match self.slots[index].read(&mut self.read_buffer) {
+            Ok(None) => {}
+            Ok(Some(0)) | Err(_) => self.reconnect(index),
+            Ok(Some(_)) => {
+                self.tally.errors.protocol += 1;
+                self.tally.last_error = Some("bytes that answer no request".to_owned());
+                self.reconnect(index);
+            }
+        }
+    }
+
+    fn read_answer(&mut self, index: usize, sent: Duration) {
+        let slot = &mut self.slots[index];
+        let count = match slot.read(&mut self.read_buffer) {
+            Ok(None) => return,
+            Ok(Some(0)) => {
+                let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+                return self.fail_io(index, self.start.elapsed(), &error);
+            }
+            Ok(Some(count)) => count,
+            Err(error) => return self.fail_io(index, self.start.elapsed(), &error),
+        };
+        let response = match slot.parser.feed(&self.read_buffer[..count]) {
+            Ok(None) => return,
+            Ok(Some(response)) => response,
+            Err(error) => {
+                self.tally.errors.protocol += 1;
+                self.tally.last_error = Some(error.to_string());
+                return self.abandon(index, self.start.elapsed());
+            }
+        };
+        let Some(flight) = slot.flight else {
+            return;
+        };
+        let now = self.start.elapsed();
+        let arrival = if now < self.end {
+            Arrival::InWindow
+        } else {
+            Arrival::Late
+        };
+        self.tally.record(&response, flight.next.transfers, arrival);
+        let (status, close, retry_after) = (response.status, response.close, response.retry_after);
+        let class = Class::of(status);
+        let times = Times {
+            intended: flight.intended,
+            sent,
+            answered: now,
+        };
+        self.busy -= 1;
+        let setback = Setback::Answer {
+            status,
+            class,
+            times,
+        };
+        // A success is by far the most frequent: it skips the decision.
+        if class == Class::Success || !self.repeat(index, flight, setback, retry_after, now) {
+            self.tally.time(flight.next.task, class, times);
+            self.slots[index].due = now + flight.next.think;
+        }
+        if self.staffed <= index {
+            self.leave(index, now);
+        } else if close {
+            self.reconnect(index);
+        } else {
+            self.slots[index].state = State::Idle { since: now };
+            self.release(index, now);
+        }
+        self.dispatch(now);
+    }
+
+    /// Plans to send the request again, if that is right.
+    fn repeat(
+        &mut self,
+        index: usize,
+        flight: Flight,
+        setback: Setback,
+        retry_after: Option<Duration>,
+        now: Duration,
+    ) -> bool {
+        let when = (now, self.end);
+        let Some(due) = self.retry.again_at(&flight, &setback, retry_after, when) else {
+            return false;
+        };
+        let slot = &mut self.slots[index];
+        if self.orders.schedule.is_none() {
+            slot.setback = Some(setback);
+            slot.due = due;
+            return true;
+        }
+        // The connection is for the schedule; the request waits elsewhere.
+        if REPEATS_MAX <= self.repeats.len() {
+            return false;
+        }
+        let repeated = Repeated {
+            out: std::mem::take(&mut slot.out),
+            flight,
+            setback,
+        };
+        self.repeats.push(due, repeated);
+        true
+    }
+
+    pub(super) fn fail_io(&mut self, index: usize, now: Duration, error: &std::io::Error) {
+        self.tally.errors.io += 1;
+        self.tally.last_error = Some(error.to_string());
+        self.abandon(index, now);
+    }
+
+    /// Gives up the attempt in flight, whose error was counted.
+    pub(super) fn abandon(&mut self, index: usize, now: Duration) {
+        self.busy -= 1;
+        if let Some(flight) = self.slots[index].flight
+            && !self.repeat(index, flight, Setback::NoAnswer, None, now)
+        {
+            self.tally.give_up(flight.next.task, now);
+            self.slots[index].due = now + flight.next.think;
+        }
+        self.slots[index].disconnect(now + RECONNECT_AFTER);
+    }
+
+    /// At the end: what was to be sent again ends as its last attempt did.
+    pub(super) fn give_up_waiting(&mut self) {
+        let users = self
+            .slots
+            .iter_mut()
+            .filter_map(|slot| Some((slot.setback.take()?, slot.flight?)));
+        let mut waiting: Vec<_> = users.collect();
+        let repeats = self.repeats.drain();
+        waiting.extend(repeats.map(|repeated| (repeated.setback, repeated.flight)));
+        for (setback, flight) in waiting {
+            let task = flight.next.task;
+            match setback {
+                Setback::NoAnswer => self.tally.give_up(task, self.end),
+                Setback::Answer { class, times, .. } => self.tally.time(task, class, times),
+            }
+        }
+    }
+}
