@@ -25,7 +25,7 @@ use crate::clock::Clock;
 
 /// Large bodies parsed at once. Each thread that parses keeps memory of its own:
 /// on as many as there were calls, a burst of them cost most of a GiB.
-const PARSED_AT_ONCE_MAX: usize = 8;
+const PARSED_AT_ONCE_MAX: usize = 4;
 
 /// The limits of the HTTP edge.
 #[derive(Clone, Debug)]
