@@ -54,27 +54,19 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let result = run::run(&config)
-        .map_err(|error| error.to_string())
-        .and_then(|outcome| {
-            let ended = outcome.ended;
-            if ended == Ended::Interrupted {
-                let sending = outcome.sending;
-                eprintln!(
-                    "loadtest: interrupted after {sending:?}; the report is of what was done"
-                );
-            }
-            let report = Report::new(&config, outcome);
-            let delivered = report.deliver(&config.output);
-            delivered
-                .map(|verdict| (verdict, ended))
-                .map_err(|error| error.to_string())
-        });
-    match result {
-        Ok((_, Ended::Interrupted)) => ExitCode::from(EXIT_INTERRUPTED),
-        Ok((verdict, Ended::InTime)) => finish(Ok(verdict)),
-        Err(error) => finish(Err(error)),
+    let outcome = match run::run(&config) {
+        Ok(outcome) => outcome,
+        Err(error) => return finish(Err(error.to_string())),
+    };
+    let (ended, sending) = (outcome.ended, outcome.sending);
+    if ended == Ended::Interrupted {
+        eprintln!("loadtest: interrupted after {sending:?}; the report is of what was done");
     }
+    let delivered = Report::new(&config, outcome).deliver(&config.output);
+    if delivered.is_ok() && ended == Ended::Interrupted {
+        return ExitCode::from(EXIT_INTERRUPTED);
+    }
+    finish(delivered.map_err(|error| error.to_string()))
 }
 
 fn finish(result: Result<Verdict, String>) -> ExitCode {

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::report::{self, Generator, Output, Report, Settings, Verdict};
+use crate::generator::Generator;
+use crate::report::{self, Output, Report, Settings, Verdict};
 
 /// Clocks of machines differ by less if anything keeps them.
 const SKEW_TOLD_AFTER: Duration = Duration::from_secs(1);

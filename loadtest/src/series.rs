@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::stats::merge_into;
+
 /// An hour by the second.
 pub(crate) const POINTS_MAX: usize = 3_600;
 /// Longer than any run needs.
@@ -68,9 +70,7 @@ impl Point {
         self.succeeded += other.succeeded;
         self.failed += other.failed;
         self.retried += other.retried;
-        self.latency
-            .add(&other.latency)
-            .expect("both grow by themselves, so the range always fits");
+        merge_into(&mut self.latency, &other.latency);
     }
 }
 

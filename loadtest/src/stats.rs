@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
+use hdrhistogram::{Counter, Histogram};
 
 use crate::body::{self, ItemStatus};
 use crate::response::Response;
@@ -61,7 +61,7 @@ impl Latencies {
     }
 
     pub(crate) fn record(&mut self, class: Class, latency: Duration) {
-        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        let micros = micros(latency);
         let target = match class {
             Class::Success => &mut self.success,
             Class::Unavailable => &mut self.unavailable,
@@ -102,10 +102,23 @@ fn histogram() -> Histogram<u64> {
     histogram
 }
 
-fn merge_into(target: &mut Histogram<u64>, part: &Histogram<u64>) {
+/// Adds a histogram to another that was made with the same bounds.
+pub(crate) fn merge_into<C: Counter>(target: &mut Histogram<C>, part: &Histogram<C>) {
     target
         .add(part)
         .expect("both grow by themselves, so the range always fits");
+}
+
+/// Adds counts by name to others.
+pub(crate) fn add_counts<K: Ord + Clone>(target: &mut BTreeMap<K, u64>, part: &BTreeMap<K, u64>) {
+    for (name, count) in part {
+        *target.entry(name.clone()).or_default() += count;
+    }
+}
+
+/// A time as histograms hold it.
+pub(crate) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Requests without an answer, by cause.
@@ -287,8 +300,7 @@ impl Tally {
             Class::Success => point.succeeded += 1,
             Class::Unavailable | Class::Other => point.failed += 1,
         }
-        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
-        point.latency.saturating_record(micros.max(1));
+        point.latency.saturating_record(micros(latency).max(1));
     }
 
     /// From when requests should have been sent, over all tasks.
@@ -369,12 +381,8 @@ impl Tally {
         self.transfers.completed += other.transfers.completed;
         self.transfers.rejected += other.transfers.rejected;
         self.transfers.failed += other.transfers.failed;
-        for (status, count) in &other.statuses {
-            *self.statuses.entry(*status).or_default() += count;
-        }
-        for (code, count) in &other.codes {
-            *self.codes.entry(code.clone()).or_default() += count;
-        }
+        add_counts(&mut self.statuses, &other.statuses);
+        add_counts(&mut self.codes, &other.codes);
         self.errors.connect += other.errors.connect;
         self.errors.io += other.errors.io;
         self.errors.timeout += other.errors.timeout;

@@ -19,8 +19,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::args::{Config, Progress};
+use crate::report::float;
 use crate::series::Point;
-use crate::stats::Tally;
+use crate::stats::{Tally, add_counts, merge_into};
 
 /// How often a thread puts its counts on the board.
 pub(crate) const PUBLISH_EVERY: Duration = Duration::from_millis(250);
@@ -52,9 +53,7 @@ impl Sheet {
         let sum = |count: fn(&Point) -> u64| points.iter().map(count).sum();
         let mut recent = Point::default().latency;
         for point in points.iter().rev().take(2) {
-            recent
-                .add(&point.latency)
-                .expect("both grow by themselves, so the range always fits");
+            merge_into(&mut recent, &point.latency);
         }
         Self {
             users: 0,
@@ -220,15 +219,9 @@ impl Sheet {
         self.retried += other.retried;
         self.succeeded += other.succeeded;
         self.failed += other.failed;
-        for (status, count) in &other.statuses {
-            *self.statuses.entry(*status).or_default() += count;
-        }
-        for (code, count) in &other.codes {
-            *self.codes.entry(code.clone()).or_default() += count;
-        }
-        self.recent
-            .add(&other.recent)
-            .expect("both grow by themselves, so the range always fits");
+        add_counts(&mut self.statuses, &other.statuses);
+        add_counts(&mut self.codes, &other.codes);
+        merge_into(&mut self.recent, &other.recent);
     }
 }
 
@@ -236,8 +229,7 @@ fn per_second(count: u64, over: Duration) -> f64 {
     if over.is_zero() {
         return 0.0;
     }
-    // A count of a few seconds is far below 2^32.
-    f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / over.as_secs_f64()
+    float(count) / over.as_secs_f64()
 }
 
 /// Shows progress until `finished`: a table on a terminal, plain lines elsewhere.

@@ -14,7 +14,8 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::histogram::{decode, encode};
-use super::{Generator, Report, Settings};
+use super::{Report, Settings};
+use crate::generator::Generator;
 use crate::series::{self, Point, Series};
 use crate::stats::{self, Errors, Latencies, Tally, TaskTally, Transfers, Window};
 use crate::threshold::Checked;

@@ -21,12 +21,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use serde::{Deserialize, Serialize};
 
 pub(crate) use self::document::load;
 pub(crate) use self::settings::{Model, Settings};
 use crate::args::Config;
-use crate::generator;
+use crate::generator::Generator;
 use crate::run::Outcome;
 use crate::stats::Tally;
 use crate::threshold::{self, Checked, GRAMMAR, Threshold};
@@ -52,34 +51,6 @@ pub(crate) struct Output {
 
 fn require_help() -> String {
     format!("A threshold; any broken one makes the exit code 1. May be repeated.\n\n{GRAMMAR}")
-}
-
-/// How busy the generator itself was: its own limit must not pass for the target's.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
-pub(crate) struct Generator {
-    /// Of the CPU time its threads could have had, 0 to 1.
-    pub(crate) cpu_share: f64,
-    /// How late requests left although a connection was free (open model).
-    pub(crate) lag_p99_us: u64,
-}
-
-/// From here on answers wait for the generator, not for the target.
-const CPU_SHARE_FULL: f64 = 0.9;
-const LAG_US_MAX: u64 = 10_000;
-
-impl From<generator::Generator> for Generator {
-    fn from(measured: generator::Generator) -> Self {
-        Self {
-            cpu_share: measured.cpu_share_max,
-            lag_p99_us: measured.lag_us.p99,
-        }
-    }
-}
-
-impl Generator {
-    pub(crate) fn was_the_bottleneck(self) -> bool {
-        self.cpu_share >= CPU_SHARE_FULL || self.lag_p99_us >= LAG_US_MAX
-    }
 }
 
 /// So that no rate is divided by zero.
@@ -119,7 +90,7 @@ impl Report {
             settings: Settings::new(config, outcome.sending),
             elapsed: outcome.elapsed,
             tally: outcome.tally,
-            generator: Some(outcome.generator.into()),
+            generator: Some(outcome.generator),
         }
     }
 

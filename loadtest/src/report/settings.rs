@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::SPAN_MIN;
 use crate::args::Config;
 
 /// When requests are sent.
@@ -18,9 +19,6 @@ pub(crate) enum Model {
     /// As soon as the user before was answered.
     Closed,
 }
-
-/// So that no rate is divided by zero.
-const SENDING_MIN: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Settings {
@@ -60,7 +58,7 @@ impl Settings {
             rate: config.rate.map(std::num::NonZeroU64::get),
             think: config.plan.think.to_string(),
             retries: config.retries,
-            run_time_seconds: sending.max(SENDING_MIN).as_secs_f64(),
+            run_time_seconds: sending.max(SPAN_MIN).as_secs_f64(),
             timeout_seconds: config.timeout.as_secs_f64(),
             accounts: config.plan.accounts.to_string(),
             amount: config.plan.amount.clone(),

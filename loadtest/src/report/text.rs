@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-use super::{Generator, Model, Report, float};
+use super::{Model, Report, float};
+use crate::generator::Generator;
 use crate::stats::{Latencies, Tally, TaskTally};
 use crate::threshold::Checked;
 
@@ -272,5 +273,5 @@ mod tests {
         }
     }
 
-    const LAG_AT_BOUND: u64 = super::super::LAG_US_MAX;
+    const LAG_AT_BOUND: u64 = crate::generator::LAG_US_MAX;
 }
