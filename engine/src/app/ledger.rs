@@ -141,6 +141,10 @@ impl Ledger for EngineLedger {
         self.admission.change_account(change, deadline).await
     }
 
+    fn has_room(&self, transfers: usize) -> bool {
+        self.admission.probe(transfers).is_ok()
+    }
+
     fn admits(&self, transfers: usize) -> Result<(), Refused> {
         let admits = self.admission.probe(transfers);
         if let Err(refused) = admits {

@@ -53,6 +53,10 @@ pub trait Ledger: Send + Sync + 'static {
         deadline: Instant,
     ) -> impl Future<Output = Result<ChangeOutcome, Refused>> + Send;
 
+    /// Whether so many transfers would be let in now. Only a look: nothing is
+    /// refused by it, nor counted.
+    fn has_room(&self, transfers: usize) -> bool;
+
     /// Whether so many transfers would be let in now: asked before a body is
     /// parsed, so that a saturated engine spends little on what it refuses.
     ///

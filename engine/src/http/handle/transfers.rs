@@ -11,7 +11,7 @@ use super::super::ports::{Ledger, Observer, TransferFacts, TransferStatus};
 use super::super::problem::{Fallible, Problem, code_of_refused, status_of_refused};
 use super::super::respond::Answer;
 use super::super::wire::answer;
-use super::super::wire::transfer::{self, Mode, Original, Sender};
+use super::super::wire::transfer::{self, BATCH_TRANSFERS_MAX, Mode, Original, Sender};
 use super::{Call, parsed, unanswered, unread};
 use crate::admission::Refused;
 use crate::domain::{DecimalAmount, Outcome, TransferId, TransferRequest};
@@ -113,8 +113,11 @@ pub(super) async fn many<L: Ledger, O: Observer>(
 ) -> Fallible<Answer> {
     headers::no_idempotency_key(&call.parts).map_err(|problem| unread(problem, &incoming))?;
     let body = call.batch_body(incoming).await?;
-    // What has no room is not parsed.
-    if let Some(transfers) = transfer::batch_size(body.text()) {
+    // What has no room is not parsed; with room for the largest call there is
+    // nothing to count.
+    if !call.edge.ledger.has_room(BATCH_TRANSFERS_MAX)
+        && let Some(transfers) = transfer::batch_size(body.text())
+    {
         let room = call.edge.ledger.admits(transfers);
         room.map_err(Problem::refused)?;
     }
