@@ -139,8 +139,7 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), AppError> {
     let engine = Engine::start(config).await?;
-    let (committers, supervisor) = (engine.committers.clone(), engine.supervisor.clone());
-    let commits = commit(&committers, &supervisor);
+    let commits = commit(engine.committers.clone(), engine.supervisor.clone());
     let life = async {
         let mut shutdown = engine.supervisor.shutdown();
         tokio::select! {
@@ -162,7 +161,7 @@ pub async fn serve(
 /// it polls before any task: commits go on at full speed while thousands of
 /// requests wait to be refused. On several they are tasks: that future is polled
 /// outside the scheduler, where giving way to others has no effect.
-async fn commit(committers: &Committers, supervisor: &Supervisor) -> Infallible {
+async fn commit(committers: Committers, supervisor: Supervisor) -> Infallible {
     if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
         let tasks = committers.tasks();
         join_all(tasks.map(|task| supervisor.attend("committer", task))).await;

@@ -156,8 +156,8 @@ pub struct Network {
 
     /// Client connections open at once; past it new ones are closed
     ///
-    /// An idle one costs a few KiB and a file descriptor: the default leaves room for 10,000
-    /// idle clients beside the busy ones.
+    /// One that has been used costs some 25 KiB and a file descriptor: the default leaves room
+    /// for 10,000 idle clients beside the busy ones.
     #[arg(long, env = "ENGINE_CONNECTIONS_MAX", default_value_t = 16_384, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections_max: u32,

@@ -8,6 +8,7 @@ use engine::batch::retry::Cause;
 use engine::domain::account::MinBalance;
 use engine::domain::fold::ChangeOutcome;
 use engine::domain::{AccountChange, AccountStatus, Details, Outcome};
+use engine::store::link::Link;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
@@ -24,6 +25,14 @@ async fn soon(mut holds: impl AsyncFnMut() -> bool) {
         }
     };
     timeout(PATIENCE, looking).await.expect("never came");
+}
+
+/// A stranger who holds an account's row until it rolls back.
+async fn hold(database: &TestDatabase, id: i64) -> Link {
+    let holder = database.connect().await;
+    let lock = format!("BEGIN; SELECT 1 FROM accounts WHERE id = {id} FOR UPDATE");
+    holder.client.batch_execute(&lock).await.unwrap();
+    holder
 }
 
 async fn balance(database: &TestDatabase, id: i64) -> i64 {
@@ -324,12 +333,7 @@ async fn nobody_waits_past_the_deadline_and_every_answer_is_true() {
         },
     );
     fund(&database.url, &core, 3, "10.00").await;
-    let holder = database.connect().await;
-    holder
-        .client
-        .batch_execute("BEGIN; SELECT 1 FROM accounts WHERE id = 1 FOR UPDATE")
-        .await
-        .unwrap();
+    let holder = hold(&database, 1).await;
     let deadline = std::time::Instant::now() + Duration::from_millis(300);
     // The first is in a batch that waits for the row, the second behind it.
     let (first, second) = tokio::join!(
@@ -453,7 +457,7 @@ async fn draining_answers_everything_that_was_let_in() {
 }
 
 /// Waits until a session of this database waits for a row.
-async fn somebody_waits(link: &engine::store::link::Link) {
+async fn somebody_waits(link: &Link) {
     let count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     soon(async || {
         let waiting: i64 = link.client.query_one(count, &[]).await.unwrap().get(0);
@@ -471,12 +475,7 @@ async fn a_batch_that_waits_for_a_strangers_row_holds_nobody_else_up() {
     };
     let core = Core::start(&database.url, &settings);
     fund(&database.url, &core, 4, "10.00").await;
-    let holder = database.connect().await;
-    holder
-        .client
-        .batch_execute("BEGIN; SELECT 1 FROM accounts WHERE id = 1 FOR UPDATE")
-        .await
-        .unwrap();
+    let holder = hold(&database, 1).await;
     let admission = core.admission.clone();
     let blocked = tokio::spawn(async move {
         admission
@@ -520,12 +519,7 @@ async fn terms_and_transfers_of_one_account_commit_together() {
         },
     );
     fund(&database.url, &core, 9, "10.00").await;
-    let holder = database.connect().await;
-    holder
-        .client
-        .batch_execute("BEGIN; SELECT 1 FROM accounts WHERE id = 9 FOR UPDATE")
-        .await
-        .unwrap();
+    let holder = hold(&database, 9).await;
     // One batch is in flight; what comes now is the next one.
     let admission = core.admission.clone();
     let first = tokio::spawn(async move {

@@ -43,6 +43,13 @@ pub struct Write<'a> {
     pub requests: &'a [&'a TransferRequest],
 }
 
+impl Write<'_> {
+    /// What a transfer's request said besides accounts and amount.
+    fn details(&self, row: &NewTransfer) -> Option<&Details> {
+        self.requests.get(row.request_index)?.details.as_deref()
+    }
+}
+
 impl CommitSession {
     /// Queues the second round trip.
     pub(super) fn ask_write(&mut self, write: &Write<'_>) -> Result<(), WireError> {
@@ -101,16 +108,9 @@ impl CommitSession {
             .iter()
             .map(|row| row.currency.id.0)
             .collect();
-        let details: Vec<Option<&Details>> = write
-            .transfers
-            .iter()
-            .map(|row| write.requests.get(row.request_index)?.details.as_deref())
-            .collect();
         let detail = |text: fn(&Details) -> Option<&str>| -> Vec<Option<&str>> {
-            details
-                .iter()
-                .map(|details| details.and_then(text))
-                .collect()
+            let rows = write.transfers.iter();
+            rows.map(|row| write.details(row).and_then(text)).collect()
         };
         let keys = self.key_rows(write);
         let key_id = |value: fn(&NewKey) -> Uuid| -> Vec<Uuid> {
@@ -346,10 +346,7 @@ fn put_columns(count: i16, out: &mut bytes::BytesMut) -> io::Result<()> {
 /// The rows of `commit_copy_transfers.sql`, columns in its order.
 fn copy_transfers(write: &Write<'_>, out: &mut bytes::BytesMut) -> io::Result<()> {
     for (position, row) in (0_i32..).zip(write.transfers) {
-        let details = write
-            .requests
-            .get(row.request_index)
-            .and_then(|request| request.details.as_deref());
+        let details = write.details(row);
         put_columns(18, out)?;
         encode::put_uuid(row.id.uuid(), out);
         encode::put_i64(row.debit_account_id.get(), out);
