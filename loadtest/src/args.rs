@@ -5,26 +5,20 @@
 //! Invariant: a `Config` can be run as it is.
 
 use std::ffi::OsString;
-use std::hash::{BuildHasher, Hasher};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
-use crate::request::Plan;
+use crate::headers::{HeaderArgs, Headers};
+use crate::request::Target;
+use crate::scenario::{
+    InitArgs, LoadFlags, RATE_MAX, Scenario, ScenarioArgs, USERS_MAX, parse_run_time,
+};
 
-/// One address pair has about 28,000 client ports on a default Linux.
-const USERS_MAX: u32 = 20_000;
 const THREADS_MAX: u32 = 256;
-const RATE_MAX: u64 = 10_000_000;
-/// The engine's limit of transfers in one call.
-const BATCH_MAX: u32 = 8_192;
-/// The engine's largest account id: 2^53 - 1.
-const ACCOUNT_MAX: u64 = 9_007_199_254_740_991;
-const RUN_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Debug, Parser)]
 #[command(
@@ -40,7 +34,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Load an engine and report rates and latencies.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
+    /// Write a scenario file that explains each of its fields.
+    Init(InitArgs),
 }
 
 #[derive(Debug, Args)]
@@ -48,35 +44,21 @@ struct RunArgs {
     /// The engine: http://HOST:PORT.
     #[arg(long, default_value = "http://127.0.0.1:5000")]
     host: String,
-    /// Keep-alive connections, each with at most one request in flight.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=i64::from(USERS_MAX)))]
-    users: u32,
-    /// How long requests are sent, for example 10s or 2m.
-    #[arg(long, default_value = "10s", value_parser = parse_run_time)]
-    run_time: Duration,
+    /// Keep-alive connections, each with at most one request in flight
+    /// [default: 64].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(USERS_MAX)))]
+    users: Option<u32>,
+    /// How long requests are sent, for example 10s or 2m [default: 10s].
+    #[arg(long, value_parser = parse_run_time)]
+    run_time: Option<Duration>,
     /// Requests per second, sent at constant intervals whatever the answers take
     /// (open model). Without it each user sends as soon as it was answered.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=RATE_MAX))]
     rate: Option<u64>,
-    /// Account ids, both ends included.
-    #[arg(long, default_value = "1..=1000")]
-    accounts: Accounts,
-    /// Amount of each transfer, as decimal text.
-    #[arg(long, default_value = "1", value_parser = parse_amount)]
-    amount: String,
-    /// Whether each transfer carries an Idempotency-Key of its own.
-    #[arg(long, value_enum, default_value_t = Keys::On)]
-    keys: Keys,
-    /// transfer, balance, health or batch:N (N transfers per call, 1 to 8192).
-    #[arg(long, default_value = "transfer")]
-    task: Task,
-    /// Share of transfers that credit the first account, 0 to 1.
-    #[arg(long, default_value = "0", value_parser = parse_share_ppm)]
-    hot: u32,
-    /// Makes the same requests again, keys included: on the same engine that is
-    /// a replay. Without it every run has a seed of its own.
-    #[arg(long)]
-    seed: Option<u64>,
+    #[command(flatten)]
+    scenario: ScenarioArgs,
+    #[command(flatten)]
+    headers: HeaderArgs,
     /// Client threads. Default: half of the cores, at least 1.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(THREADS_MAX)))]
     threads: Option<u32>,
@@ -94,103 +76,13 @@ struct RunArgs {
     allow_remote: bool,
 }
 
-/// Whether transfers carry an Idempotency-Key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Keys {
-    On,
-    Off,
-}
-
-impl Keys {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::On => "on",
-            Self::Off => "off",
-        }
-    }
-}
-
-/// What each request does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Task {
-    Transfer,
-    Balance,
-    Health,
-    /// That many transfers per call.
-    Batch(u32),
-}
-
-impl FromStr for Task {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "transfer" => Ok(Self::Transfer),
-            "balance" => Ok(Self::Balance),
-            "health" => Ok(Self::Health),
-            _ => text
-                .strip_prefix("batch:")
-                .and_then(|count| count.parse().ok())
-                .filter(|count| (1..=BATCH_MAX).contains(count))
-                .map(Self::Batch)
-                .ok_or_else(|| {
-                    format!("expected transfer, balance, health or batch:1 to batch:{BATCH_MAX}")
-                }),
-        }
-    }
-}
-
-impl std::fmt::Display for Task {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Transfer => f.write_str("transfer"),
-            Self::Balance => f.write_str("balance"),
-            Self::Health => f.write_str("health"),
-            Self::Batch(count) => write!(f, "batch:{count}"),
-        }
-    }
-}
-
-/// A range of account ids, both ends included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Accounts {
-    pub(crate) first: u64,
-    pub(crate) last: u64,
-}
-
-impl Accounts {
-    pub(crate) const fn count(self) -> u64 {
-        self.last - self.first + 1
-    }
-}
-
-impl FromStr for Accounts {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let ends = text
-            .split_once("..=")
-            .and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
-        let (first, last) = ends.ok_or("expected FIRST..=LAST, for example 1..=1000")?;
-        if last < first || ACCOUNT_MAX < last {
-            return Err(format!("expected FIRST <= LAST <= {ACCOUNT_MAX}"));
-        }
-        Ok(Self { first, last })
-    }
-}
-
-impl std::fmt::Display for Accounts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}..={}", self.first, self.last)
-    }
-}
-
 /// A checked run.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) host: String,
     pub(crate) address: SocketAddr,
-    pub(crate) plan: Plan,
+    pub(crate) target: Target,
+    pub(crate) scenario: Scenario,
     pub(crate) users: u32,
     pub(crate) threads: u32,
     pub(crate) run_time: Duration,
@@ -212,6 +104,7 @@ pub(crate) enum Progress {
 #[derive(Debug)]
 pub(crate) enum Parsed {
     Run(Box<Config>),
+    Init(InitArgs),
     /// Help or version, for standard output.
     Help(String),
     /// What is wrong, for standard error.
@@ -224,8 +117,11 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
         Err(error) if error.use_stderr() => return Parsed::Usage(error.render().to_string()),
         Err(error) => return Parsed::Help(error.render().to_string()),
     };
-    let Command::Run(args) = cli.command;
-    match check(args) {
+    let args = match cli.command {
+        Command::Run(args) => args,
+        Command::Init(init) => return Parsed::Init(init),
+    };
+    match check(*args) {
         Ok(config) => Parsed::Run(Box::new(config)),
         Err(message) => Parsed::Usage(format!("loadtest: {message}")),
     }
@@ -239,21 +135,19 @@ fn check(args: RunArgs) -> Result<Config, String> {
             args.host
         ));
     }
-    let transfers = match args.task {
-        Task::Transfer | Task::Batch(_) => true,
-        Task::Balance | Task::Health => false,
+    let flags = LoadFlags {
+        users: args.users,
+        rate: args.rate,
+        run_time: args.run_time,
     };
-    if transfers && args.accounts.count() < 2 {
-        return Err(format!(
-            "--accounts {}: a transfer needs two accounts",
-            args.accounts
-        ));
-    }
+    let scenario = Scenario::new(&args.scenario, flags)?;
+    scenario.check_runs()?;
+    let users = scenario.load.users;
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
     let threads = args
         .threads
         .unwrap_or_else(|| u32::try_from(cores.max(1)).unwrap_or(1))
-        .min(args.users)
+        .min(users)
         .min(THREADS_MAX);
     let progress = if args.quiet {
         Progress::Hidden
@@ -262,29 +156,20 @@ fn check(args: RunArgs) -> Result<Config, String> {
     };
     Ok(Config {
         address,
-        plan: Plan {
-            task: args.task,
-            keys: args.keys,
+        target: Target {
             authority: authority(&args.host)?.to_owned(),
-            accounts: args.accounts,
-            amount: args.amount,
-            hot_ppm: args.hot,
-            seed: args.seed.unwrap_or_else(fresh_seed),
+            headers: Headers::new(&args.headers)?,
         },
         host: args.host,
-        users: args.users,
+        users,
         threads,
-        run_time: args.run_time,
+        run_time: scenario.load.run_time,
         timeout: args.timeout,
-        rate: args.rate.and_then(NonZeroU64::new),
+        rate: scenario.load.rate,
+        scenario,
         json: args.json,
         progress,
     })
-}
-
-/// A seed nobody used: the standard library keys its hash maps from the system.
-fn fresh_seed() -> u64 {
-    std::hash::RandomState::new().build_hasher().finish()
 }
 
 /// `host:port` of `http://host:port`.
@@ -318,43 +203,6 @@ fn resolve(host: &str) -> Result<SocketAddr, String> {
         .ok_or_else(|| format!("--host {host}: no address"))
 }
 
-fn parse_run_time(text: &str) -> Result<Duration, String> {
-    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if time.is_zero() || RUN_TIME_MAX < time {
-        return Err("expected more than zero and at most 24h".to_owned());
-    }
-    Ok(time)
-}
-
-/// Decimal text that is a valid amount and a valid JSON number.
-fn parse_amount(text: &str) -> Result<String, String> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    let leading_zero = whole.len() > 1 && whole.starts_with('0');
-    let zero = text.bytes().all(|byte| byte == b'0' || byte == b'.');
-    if !digits(whole) || !digits(fraction) || leading_zero || zero || text.len() > 24 {
-        return Err("expected a positive decimal such as 1 or 0.05".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-/// `0` to `1` with up to six decimals, as parts per million.
-fn parse_share_ppm(text: &str) -> Result<u32, String> {
-    let problem = || "expected a share from 0 to 1 with at most six decimals".to_owned();
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) || whole.len() > 1 || fraction.len() > 6 {
-        return Err(problem());
-    }
-    let ppm = format!("{whole}{fraction:0<6}")
-        .parse::<u32>()
-        .map_err(|_invalid| problem())?;
-    if ppm > 1_000_000 {
-        return Err(problem());
-    }
-    Ok(ppm)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -366,6 +214,7 @@ mod tests {
         match parse(all.map(OsString::from)) {
             Parsed::Run(config) => Ok(*config),
             Parsed::Help(text) | Parsed::Usage(text) => Err(text),
+            Parsed::Init(init) => Err(format!("{init:?}")),
         }
     }
 
@@ -380,13 +229,13 @@ mod tests {
         let config = run("").unwrap();
         assert_eq!(config.address, "127.0.0.1:5000".parse().unwrap());
         assert_eq!((config.users, config.rate), (64, None));
-        assert_eq!(config.plan.task, Task::Transfer);
+        assert_eq!(config.scenario.task_names(), ["transfer"]);
         assert_ne!(
-            run("").unwrap().plan.seed,
-            config.plan.seed,
+            run("").unwrap().scenario.seed,
+            config.scenario.seed,
             "each run has new keys"
         );
-        assert_eq!(run("--seed 7").unwrap().plan.seed, 7);
+        assert_eq!(run("--seed 7").unwrap().scenario.seed, 7);
         assert_eq!(run("--users 1 --threads 4").unwrap().threads, 1);
     }
 

@@ -8,12 +8,14 @@
 
 mod args;
 mod body;
+mod headers;
 mod progress;
 mod report;
 mod request;
 mod response;
 mod rng;
 mod run;
+mod scenario;
 mod schedule;
 mod series;
 mod slot;
@@ -30,13 +32,8 @@ const EXIT_USAGE: u8 = 64;
 fn main() -> ExitCode {
     let config = match parse(std::env::args_os()) {
         Parsed::Run(config) => config,
-        Parsed::Help(text) => {
-            return if report::print(&text).is_ok() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            };
-        }
+        Parsed::Init(init) => return finish(scenario::write_example(&init.file)),
+        Parsed::Help(text) => return finish(Ok(text)),
         Parsed::Usage(message) => {
             eprintln!("{}", message.trim_end());
             return ExitCode::from(EXIT_USAGE);
@@ -57,5 +54,17 @@ fn main() -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+/// Prints what a command has to say.
+fn finish(result: Result<String, String>) -> ExitCode {
+    match result {
+        Ok(text) if report::print(&text).is_ok() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("loadtest: {message}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -104,8 +104,7 @@ struct Settings {
     timeout_seconds: f64,
     accounts: String,
     amount: String,
-    keys: &'static str,
-    hot_ppm: u32,
+    keys: String,
     /// As text: JSON numbers hold 53 bits in many readers.
     seed: String,
 }
@@ -231,17 +230,16 @@ impl Settings {
             } else {
                 "closed"
             },
-            task: config.plan.task.to_string(),
+            task: config.scenario.task_names().join(", "),
             users: config.users,
             threads: config.threads,
             rate: config.rate.map(std::num::NonZeroU64::get),
             run_time_seconds: config.run_time.as_secs_f64(),
             timeout_seconds: config.timeout.as_secs_f64(),
-            accounts: config.plan.accounts.to_string(),
-            amount: config.plan.amount.clone(),
-            keys: config.plan.keys.name(),
-            hot_ppm: config.plan.hot_ppm,
-            seed: config.plan.seed.to_string(),
+            accounts: config.scenario.each(|class| class.population),
+            amount: config.scenario.each(|class| class.amount.clone()),
+            keys: config.scenario.each(|class| class.keys.name()),
+            seed: config.scenario.seed.to_string(),
         }
     }
 }
@@ -267,7 +265,10 @@ fn table(config: &Config, document: &Document, tally: &Tally) -> String {
         "run",
         format!(
             "{} against {}, {model}, {:?}, seed {}",
-            config.plan.task, config.host, config.run_time, config.plan.seed
+            config.scenario.task_names().join(", "),
+            config.host,
+            config.run_time,
+            config.scenario.seed
         ),
     );
     row(

@@ -9,10 +9,9 @@ use std::num::NonZeroU64;
 use std::sync::{Barrier, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::args::{Config, Task};
+use crate::args::Config;
 use crate::progress;
-use crate::request::Requests;
-use crate::response::KeepBody;
+use crate::request::{Numbers, Requests};
 use crate::schedule::{Schedule, Share};
 use crate::stats::Tally;
 use crate::worker::{Live, Orders, Worker};
@@ -93,7 +92,7 @@ pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
             .collect::<Vec<_>>()
     });
     let elapsed = started.get().map_or(Duration::ZERO, Instant::elapsed);
-    let mut tally = Tally::new([config.plan.task.to_string()]);
+    let mut tally = Tally::new(config.scenario.task_names());
     for result in results {
         tally.merge(&result?);
     }
@@ -114,7 +113,11 @@ fn run_thread(
     live: &Live,
     (barrier, started, reached): Meeting<'_>,
 ) -> Result<Tally, RunError> {
-    let requests = Requests::new(&config.plan, u64::from(index));
+    let numbers = Numbers {
+        first: index,
+        step: config.threads,
+    };
+    let requests = Requests::new(&config.scenario, &config.target, numbers);
     let worker = Worker::connect(orders(config, index), requests, live);
     if let Ok(worker) = &worker
         && let Ok(mut reached) = reached.lock()
@@ -156,11 +159,7 @@ fn orders(config: &Config, index: u32) -> Orders {
         users: config.users / config.threads.max(1) + extra,
         run_time: config.run_time,
         timeout: config.timeout,
-        task: config.plan.task.to_string(),
-        keep: match config.plan.task {
-            Task::Batch(_) => KeepBody::All,
-            Task::Transfer | Task::Balance | Task::Health => KeepBody::Problems,
-        },
+        tasks: config.scenario.task_names(),
         schedule: config
             .rate
             .map(|rate| Schedule::new(rate, share, config.run_time)),

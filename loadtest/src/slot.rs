@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use crate::request::Requests;
 use crate::response::{KeepBody, Parser};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,20 +46,26 @@ pub(crate) enum Written {
 pub(crate) struct Slot {
     pub(crate) state: State,
     pub(crate) parser: Parser,
-    /// Kept from request to request: it is patched, not built again.
-    pub(crate) out: Vec<u8>,
+    /// The request in flight, or the last one.
+    out: Vec<u8>,
+    /// Its task's index.
+    pub(crate) task: usize,
+    /// New transfers in it.
+    pub(crate) transfers: usize,
     written: usize,
     stream: Option<TcpStream>,
 }
 
 impl Slot {
-    pub(crate) fn new(keep: KeepBody) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             state: State::Down {
                 retry_at: Duration::ZERO,
             },
-            parser: Parser::new(keep),
+            parser: Parser::new(KeepBody::Problems),
             out: Vec::new(),
+            task: 0,
+            transfers: 0,
             written: 0,
             stream: None,
         }
@@ -101,7 +108,15 @@ impl Slot {
         self.state = State::Down { retry_at };
     }
 
-    /// Starts to send `out`.
+    /// Makes the next request of this slot's user, to be sent.
+    pub(crate) fn next(&mut self, requests: &mut Requests, user: usize) {
+        let next = requests.next(user, &mut self.out);
+        self.task = next.task;
+        self.transfers = next.transfers;
+        self.parser.keep = next.keep;
+    }
+
+    /// Starts to send the request that was made.
     pub(crate) fn send(&mut self, intended: Duration, now: Duration) -> std::io::Result<Written> {
         self.written = 0;
         self.state = State::Busy {

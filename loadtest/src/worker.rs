@@ -22,15 +22,13 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
+use crate::body;
 use crate::request::Requests;
-use crate::response::KeepBody;
 use crate::schedule::Schedule;
 use crate::slot::{Slot, State, Written};
 use crate::stats::{Arrival, Class, Tally, Times};
 
 /// Below any listen backlog: more at once could wait a second for a SYN retry.
-/// The one task of a run.
-const TASK: usize = 0;
 const CONNECTING_MAX: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const RECONNECT_AFTER: Duration = Duration::from_millis(100);
@@ -47,9 +45,8 @@ pub(crate) struct Orders {
     pub(crate) users: u32,
     pub(crate) run_time: Duration,
     pub(crate) timeout: Duration,
-    /// The task's name.
-    pub(crate) task: String,
-    pub(crate) keep: KeepBody,
+    /// The names of the tasks.
+    pub(crate) tasks: Vec<String>,
     /// None is the closed model.
     pub(crate) schedule: Option<Schedule>,
 }
@@ -96,8 +93,8 @@ impl<'a> Worker<'a> {
         )?;
         let token = epoll::EventData::new_u64(TIMER_TOKEN);
         epoll::add(&epoll, &timer, token, epoll::EventFlags::IN)?;
-        let slots = (0..orders.users).map(|_| Slot::new(orders.keep)).collect();
-        let task = orders.task.clone();
+        let slots = (0..orders.users).map(|_| Slot::new()).collect();
+        let tally = Tally::new(orders.tasks.clone());
         let mut worker = Self {
             orders,
             requests,
@@ -109,7 +106,7 @@ impl<'a> Worker<'a> {
             read_buffer: vec![0; READ_BUFFER_BYTES],
             start: Instant::now(),
             next_scan: Duration::ZERO,
-            tally: Tally::new([task]),
+            tally,
             live,
         };
         worker.open_all()?;
@@ -223,8 +220,9 @@ impl<'a> Worker<'a> {
                 },
             };
             self.idle.pop_front();
-            self.requests.write_next(&mut self.slots[index].out);
-            self.tally.send(TASK, now);
+            let slot = &mut self.slots[index];
+            slot.next(&mut self.requests, index);
+            self.tally.send(slot.task, now);
             self.busy += 1;
             let sent = self.slots[index].send(intended, now);
             if let Err(error) = self.after_write(index, sent, Written::All) {
@@ -374,14 +372,18 @@ impl<'a> Worker<'a> {
         } else {
             Arrival::Late
         };
-        let transfers = self.requests.transfers_per_request();
-        self.tally.record(&response, transfers, arrival);
+        self.tally.record(&response, slot.transfers, arrival);
+        if class == Class::Success
+            && let Some(id) = body::txn_ids(response.body).next()
+        {
+            self.requests.answered(index, id);
+        }
         let times = Times {
             intended,
             sent,
             answered: now,
         };
-        self.tally.time(TASK, class, times);
+        self.tally.time(slot.task, class, times);
         self.live.responses.fetch_add(1, Ordering::Relaxed);
         if class == Class::Success {
             self.live.successes.fetch_add(1, Ordering::Relaxed);
@@ -406,7 +408,7 @@ impl<'a> Worker<'a> {
     /// Gives up the request in flight, whose error was counted.
     fn abandon(&mut self, index: usize, now: Duration) {
         self.busy -= 1;
-        self.tally.give_up(TASK, now);
+        self.tally.give_up(self.slots[index].task, now);
         self.live.errors.fetch_add(1, Ordering::Relaxed);
         self.slots[index].disconnect(now + RECONNECT_AFTER);
     }
