@@ -60,7 +60,11 @@ mod tests {
     fn the_example_parses_and_runs() {
         let scenario = parse(EXAMPLE).unwrap();
         scenario.check_runs().unwrap();
-        assert_eq!(scenario.seed, 42);
+        assert_ne!(
+            scenario.seed,
+            parse(EXAMPLE).unwrap().seed,
+            "a second run is no replay"
+        );
         assert_eq!(scenario.classes.len(), 2);
         assert!(scenario.task_names().len() >= 7);
     }
@@ -88,5 +92,6 @@ mod tests {
         let scenario = parse(&text.join("\n")).unwrap();
         assert!(scenario.load.stages.is_some());
         assert!(scenario.check_runs().is_err());
+        assert_eq!(scenario.seed, 42);
     }
 }
