@@ -55,10 +55,6 @@ struct RunArgs {
     /// (open model). Without it each user sends as soon as it was answered.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=RATE_MAX))]
     rate: Option<u64>,
-    #[command(flatten)]
-    scenario: ScenarioArgs,
-    #[command(flatten)]
-    headers: HeaderArgs,
     /// Client threads. Default: half of the cores, at least 1.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(THREADS_MAX)))]
     threads: Option<u32>,
@@ -74,6 +70,11 @@ struct RunArgs {
     /// Allow a target that is not this machine.
     #[arg(long)]
     allow_remote: bool,
+    // Last: their help headings hold for every flag after them.
+    #[command(flatten)]
+    scenario: ScenarioArgs,
+    #[command(flatten)]
+    headers: HeaderArgs,
 }
 
 /// A checked run.
