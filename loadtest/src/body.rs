@@ -30,6 +30,11 @@ pub(crate) fn codes(body: &[u8]) -> impl Iterator<Item = &str> {
     Members::new(body, b"\"code\"").filter_map(|value| std::str::from_utf8(value).ok())
 }
 
+/// Every transaction id in an answer.
+pub(crate) fn txn_ids(body: &[u8]) -> impl Iterator<Item = &str> {
+    Members::new(body, b"\"txn_id\"").filter_map(|value| std::str::from_utf8(value).ok())
+}
+
 /// The string values of one member name (given with its quotes).
 struct Members<'a> {
     rest: &'a [u8],

@@ -10,6 +10,7 @@ mod args;
 mod body;
 mod compare;
 mod generator;
+mod headers;
 mod live;
 mod merge;
 mod report;
@@ -17,12 +18,12 @@ mod request;
 mod response;
 mod rng;
 mod run;
+mod scenario;
 mod schedule;
 mod series;
 mod slot;
 mod stages;
 mod stats;
-mod think;
 mod threshold;
 mod worker;
 
@@ -42,13 +43,8 @@ fn main() -> ExitCode {
         Parsed::Run(config) => config,
         Parsed::Merge(args) => return finish(merge::run(&args)),
         Parsed::Compare(args) => return finish(compare::run(&args)),
-        Parsed::Help(text) => {
-            return if report::print(&text).is_ok() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            };
-        }
+        Parsed::Init(init) => return say(scenario::write_example(&init.file)),
+        Parsed::Help(text) => return say(Ok(text)),
         Parsed::Usage(message) => {
             eprintln!("{}", message.trim_end());
             return ExitCode::from(EXIT_USAGE);
@@ -78,4 +74,10 @@ fn finish(result: Result<Verdict, String>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints what a command has to say.
+fn say(result: Result<String, String>) -> ExitCode {
+    let said = |text: String| report::print(&text).map_err(|error| error.to_string());
+    finish(result.and_then(said).map(|()| Verdict::Passed))
 }

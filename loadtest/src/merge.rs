@@ -86,12 +86,8 @@ pub(crate) fn run(args: &MergeArgs) -> Result<Verdict, String> {
         }
     }
     let output = &args.output;
-    let names: Vec<&str> = merged
-        .tally
-        .tasks
-        .iter()
-        .map(|task| task.name.as_str())
-        .collect();
+    let tasks = merged.tally.tasks.iter();
+    let names: Vec<String> = tasks.map(|task| task.name.clone()).collect();
     crate::threshold::check_tasks(&output.require, &names)?;
     merged
         .deliver(output)
@@ -177,11 +173,6 @@ fn join_settings(one: &Settings, other: &Settings) -> Result<Settings, Refused> 
     )?;
     let seconds = |settings: &Settings| format!("{} s", settings.run_time_seconds);
     same("the run time", seconds(one), seconds(other))?;
-    same(
-        "the hot share",
-        one.hot_ppm.to_string(),
-        other.hot_ppm.to_string(),
-    )?;
     Ok(Settings {
         host: listed(&one.host, &other.host),
         model: one.model,
@@ -199,7 +190,6 @@ fn join_settings(one: &Settings, other: &Settings) -> Result<Settings, Refused> 
         accounts: listed(&one.accounts, &other.accounts),
         amount: same("the amount", one.amount.clone(), other.amount.clone())?,
         keys: same("keys", one.keys.clone(), other.keys.clone())?,
-        hot_ppm: one.hot_ppm,
         seed: listed(&one.seed, &other.seed),
     })
 }

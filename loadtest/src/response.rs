@@ -79,7 +79,8 @@ struct Head {
 /// The parser of one connection.
 #[derive(Debug)]
 pub(crate) struct Parser {
-    keep: KeepBody,
+    /// Of the answer to come.
+    pub(crate) keep: KeepBody,
     partial_head: Vec<u8>,
     head: Option<Head>,
     body_seen: usize,

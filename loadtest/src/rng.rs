@@ -1,8 +1,10 @@
 //! A small seeded generator of random numbers.
 //!
-//! Owns: the sequence that picks accounts.
-//! Never: reads entropy by itself (a run without `--seed` takes one in `args`).
+//! Owns: the sequence that decides each request.
+//! Never: reads entropy by itself (a run without a seed takes one in `scenario`).
 //! Invariant: the same seed and stream give the same sequence on every machine.
+
+use std::convert::Infallible;
 
 /// `SplitMix64` (Steele, Lea, Flood: "Fast splittable pseudorandom number
 /// generators", 2014): one addition and three mixes, ample for picking accounts.
@@ -14,7 +16,8 @@ pub(crate) struct Rng {
 const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl Rng {
-    /// Stream `stream` of `seed`; threads take different streams.
+    /// Stream `stream` of `seed`; the requests of one user take different streams
+    /// of a seed that is the user's own stream of the run's seed.
     pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut rng = Self {
             state: seed ^ stream.wrapping_mul(0xD134_2543_DE82_EF95),
@@ -38,6 +41,26 @@ impl Rng {
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         let wide = u128::from(self.next()) * u128::from(bound);
         u64::try_from(wide >> 64).unwrap_or(0)
+    }
+}
+
+/// What distributions of other crates draw from.
+impl rand_core::TryRng for Rng {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(u32::try_from(self.next() >> 32).unwrap_or(0))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(self.next())
+    }
+
+    fn try_fill_bytes(&mut self, into: &mut [u8]) -> Result<(), Infallible> {
+        for part in into.chunks_mut(8) {
+            part.copy_from_slice(&self.next().to_le_bytes()[..part.len()]);
+        }
+        Ok(())
     }
 }
 

@@ -9,11 +9,10 @@ use std::num::NonZeroU64;
 use std::sync::{Barrier, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::args::{Config, Task};
+use crate::args::Config;
 use crate::generator::{Effort, Generator};
 use crate::live::{self, Board};
 use crate::request::{Numbers, Requests};
-use crate::response::KeepBody;
 use crate::schedule::{Schedule, Share};
 use crate::stats::Tally;
 use crate::worker::{Orders, Worker};
@@ -82,7 +81,7 @@ impl std::error::Error for RunError {}
 /// # Errors
 /// [`RunError`] if there is nothing to report.
 pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
-    raise_file_limit(u64::from(config.users) + FILES_RESERVE)?;
+    raise_file_limit(u64::from(config.scenario.load.users) + FILES_RESERVE)?;
     let board = Board::new(config.threads);
     board.stop_on_signals().map_err(RunError::Io)?;
     let barrier = Barrier::new(usize::try_from(config.threads).unwrap_or(1));
@@ -106,7 +105,7 @@ pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
             .collect::<Vec<_>>()
     });
     let elapsed = started.get().map_or(Duration::ZERO, Instant::elapsed);
-    let mut tally = Tally::new([config.plan.task.to_string()]);
+    let mut tally = Tally::new(config.scenario.task_names());
     let mut efforts = Vec::new();
     for result in results {
         let (part, effort) = result?;
@@ -117,7 +116,7 @@ pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
     Ok(Outcome {
         tally,
         elapsed,
-        sending: interrupted_at.unwrap_or(config.run_time),
+        sending: interrupted_at.unwrap_or(config.scenario.load.run_time),
         ended: match interrupted_at {
             Some(_) => Ended::Interrupted,
             None => Ended::InTime,
@@ -144,7 +143,7 @@ fn run_thread(
         first: index,
         step: config.threads,
     };
-    let requests = Requests::new(&config.plan, numbers);
+    let requests = Requests::new(&config.scenario, &config.target, numbers);
     let worker = Worker::connect(orders(config, index), requests, board);
     if let Ok(worker) = &worker
         && let Ok(mut reached) = reached.lock()
@@ -156,7 +155,7 @@ fn run_thread(
     }
     // The kernel completes connections before the target accepts them: its first
     // answers shall not wait for that.
-    let first = config.staff.level_at(Duration::ZERO);
+    let first = config.scenario.load.staff.level_at(Duration::ZERO);
     std::thread::sleep(ACCEPT_TIME.saturating_mul(u32::try_from(first).unwrap_or(u32::MAX)));
     // Every thread comes here, whatever happened: the others wait for it.
     barrier.wait();
@@ -181,22 +180,19 @@ fn orders(config: &Config, index: u32) -> Orders {
             std::num::NonZeroU32::MIN,
         )),
     };
-    let users = share.of(u64::from(config.users));
+    let load = &config.scenario.load;
+    let users = share.of(u64::from(load.users));
     Orders {
         address: config.address,
-        users: u32::try_from(users).unwrap_or(config.users),
-        staff: config.staff.clone(),
+        users: u32::try_from(users).unwrap_or(load.users),
+        staff: load.staff.clone(),
         share,
-        run_time: config.run_time,
+        run_time: load.run_time,
         timeout: config.timeout,
         retries_max: config.retries,
-        seed: config.plan.seed,
-        tasks: vec![config.plan.task.to_string()],
-        keep: match config.plan.task {
-            Task::Batch(_) => KeepBody::All,
-            Task::Transfer | Task::Balance | Task::Health => KeepBody::Problems,
-        },
-        schedule: config
+        seed: config.scenario.seed,
+        tasks: config.scenario.task_names(),
+        schedule: load
             .arrivals
             .clone()
             .map(|arrivals| Schedule::new(arrivals, share)),

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use crate::request::Next;
+use crate::request::{Next, Requests};
 use crate::response::{KeepBody, Parser};
 use crate::stats::{Class, Times};
 
@@ -37,6 +37,8 @@ pub(crate) struct Flight {
     pub(crate) intended: Duration,
     /// How often it was sent before.
     pub(crate) attempt: u32,
+    /// Whose request it is, which in the open model need not be the slot's.
+    pub(crate) user: usize,
     pub(crate) next: Next,
 }
 
@@ -74,7 +76,7 @@ pub(crate) enum Written {
 pub(crate) struct Slot {
     pub(crate) state: State,
     pub(crate) parser: Parser,
-    /// Kept from request to request: it is patched, not built again.
+    /// The request in flight, or the last one.
     pub(crate) out: Vec<u8>,
     pub(crate) flight: Option<Flight>,
     /// Why `out` is to be sent again, while it is.
@@ -96,12 +98,12 @@ pub(crate) enum Used {
 }
 
 impl Slot {
-    pub(crate) fn new(keep: KeepBody) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             state: State::Down {
                 retry_at: Duration::ZERO,
             },
-            parser: Parser::new(keep),
+            parser: Parser::new(KeepBody::Problems),
             out: Vec::new(),
             flight: None,
             setback: None,
@@ -149,6 +151,18 @@ impl Slot {
     pub(crate) fn disconnect(&mut self, retry_at: Duration) {
         self.stream = None;
         self.state = State::Down { retry_at };
+    }
+
+    /// Takes the next request of a user, intended for that moment.
+    pub(crate) fn load(&mut self, requests: &mut Requests, user: usize, intended: Duration) {
+        let next = requests.next(user, &mut self.out);
+        self.parser.keep = next.keep;
+        self.flight = Some(Flight {
+            intended,
+            attempt: 0,
+            user,
+            next,
+        });
     }
 
     /// Starts to send `out`.

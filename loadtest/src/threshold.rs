@@ -170,10 +170,10 @@ pub(crate) struct Checked {
 ///
 /// # Errors
 /// Which one, and what there is.
-pub(crate) fn check_tasks(thresholds: &[Threshold], tasks: &[&str]) -> Result<(), String> {
+pub(crate) fn check_tasks(thresholds: &[Threshold], tasks: &[String]) -> Result<(), String> {
     for threshold in thresholds {
         if let Some(task) = &threshold.task
-            && !tasks.contains(&task.as_str())
+            && !tasks.contains(task)
         {
             return Err(format!(
                 "--require '{threshold}': no task is called {task}; there is {}",
@@ -360,8 +360,8 @@ mod tests {
     fn a_colon_in_a_task_is_no_end_of_it() {
         let threshold: Threshold = "batch:100:p99<1s".parse().unwrap();
         assert_eq!(threshold.task.as_deref(), Some("batch:100"));
-        assert!(check_tasks(std::slice::from_ref(&threshold), &["batch:100"]).is_ok());
-        let problem = check_tasks(&[threshold], &["transfer"]).unwrap_err();
+        assert!(check_tasks(std::slice::from_ref(&threshold), &["batch:100".to_owned()]).is_ok());
+        let problem = check_tasks(&[threshold], &["transfer".to_owned()]).unwrap_err();
         assert!(problem.contains("there is transfer"), "{problem}");
     }
 }

@@ -5,7 +5,7 @@
     reason = "clippy allows it in test functions only, not in their helpers"
 )]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
@@ -63,6 +63,8 @@ fn serve(stream: TcpStream, answer: Answer, log: &Log) {
     // Or the second piece of an answer would wait for the first one's receipt.
     stream.set_nodelay(true).unwrap();
     let mut writer = stream;
+    // Or the second piece waits for the acknowledgement of the first.
+    writer.set_nodelay(true).unwrap();
     while let Some(seen) = read_request(&mut reader) {
         let number = {
             let mut log = log.lock().unwrap();
@@ -175,6 +177,79 @@ fn a_seed_makes_the_same_requests_again() {
     };
     assert_eq!(bodies(42), bodies(42));
     assert_ne!(bodies(42), bodies(43));
+}
+
+/// A fresh path in the directory for temporary files.
+fn temporary(name: &str) -> std::path::PathBuf {
+    let path = std::env::temp_dir().join(format!("loadtest-{}-{name}", std::process::id()));
+    assert!(!path.exists(), "{}", path.display());
+    path
+}
+
+#[test]
+fn init_writes_a_scenario_that_runs_and_never_overwrites_one() {
+    let file = temporary("init.toml");
+    let first = loadtest(&format!("init {}", file.display()));
+    let again = loadtest(&format!("init {}", file.display()));
+    let (address, log) = server(ok);
+    let flags = format!("--scenario {} --users 8 --threads 2", file.display());
+    let (code, document) = run(address, &flags);
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(first.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&first.stdout).contains("loadtest run --scenario"));
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("left alone"));
+    assert_eq!(code, Some(0), "{document}");
+    assert_eq!(number(&document, "/config/users"), 8);
+    let log = log.lock().unwrap();
+    assert!(
+        log.iter()
+            .any(|seen| seen.line == "POST /transaction HTTP/1.1")
+    );
+}
+
+#[test]
+fn a_scenario_looks_up_what_was_answered_and_repeats_what_was_sent() {
+    let file = temporary("mixed.toml");
+    let tasks = r#"[{ task = "transfer" }, { task = "lookup" }, { task = "repeat" }]"#;
+    let text = format!("seed = 1\n[[classes]]\nname = \"a\"\ntasks = {tasks}\n");
+    std::fs::write(&file, text).unwrap();
+    let (address, log) = server(|_, _| {
+        let body = r#"{"txn_id":"0190f3a2-7b1c-7def-8123-456789abcdef","status":"completed"}"#;
+        (http("200 OK", "", body), After::Keep)
+    });
+    let (code, document) = run(address, &format!("--scenario {} --users 4", file.display()));
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(code, Some(0), "{document}");
+    let log = log.lock().unwrap();
+    let line = "GET /transactions/0190f3a2-7b1c-7def-8123-456789abcdef HTTP/1.1";
+    assert!(log.iter().any(|seen| seen.line == line));
+    let mut bodies = HashMap::new();
+    let mut transfers = 0_u64;
+    for seen in log.iter().filter(|seen| seen.key.is_some()) {
+        let body = bodies.entry(&seen.key).or_insert(&seen.body);
+        assert_eq!(*body, &seen.body, "a repeat is the same request");
+        transfers += 1;
+    }
+    let different = u64::try_from(bodies.len()).unwrap();
+    assert!(different < transfers, "nothing was repeated");
+    // A repeat moves nothing, so it is no transfer.
+    assert_eq!(number(&document, "/transfers/completed"), different);
+}
+
+#[test]
+fn a_scenario_that_is_wrong_is_bad_usage_and_says_where() {
+    let file = temporary("wrong.toml");
+    std::fs::write(&file, "users = 3\n\n[defaults]\namount = 1.5\n").unwrap();
+    let output = loadtest(&format!("run --scenario {}", file.display()));
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(output.status.code(), Some(64));
+    let message = String::from_utf8_lossy(&output.stderr);
+    let place = format!("{}:4: defaults.amount: ", file.display());
+    assert!(message.contains(&place), "{message}");
+    let missing = loadtest(&format!("run --scenario {}", file.display()));
+    assert_eq!(missing.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("No such file"));
 }
 
 #[test]

@@ -294,7 +294,7 @@ impl Screen {
         match self {
             Self::Table { bar, view } => {
                 view.add(snapshot);
-                bar.set_message(view.table(config.run_time, snapshot));
+                bar.set_message(view.table(config.scenario.load.run_time, snapshot));
             }
             Self::Lines => eprintln!("{}", view::line(snapshot)),
             Self::Nothing => {}

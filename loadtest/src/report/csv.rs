@@ -99,8 +99,10 @@ fn middle<C: Counter>(histogram: &Histogram<C>) -> [String; 5] {
     ]
 }
 
-/// What Locust calls the type: the method, where the task's name tells it.
+/// What Locust calls the type: the method, where the task's name (CLASS/TASK:N)
+/// tells it.
 fn method(task: &str) -> &'static str {
+    let (_, task) = task.rsplit_once('/').unwrap_or(("", task));
     match task.split(':').next() {
         Some("transfer" | "batch" | "repeat") => "POST",
         Some("balance" | "health" | "history" | "lookup") => "GET",

@@ -110,7 +110,6 @@ pub(crate) fn of(tally: Tally, run_id: &str, users: u32) -> Report {
             accounts: "1..=1000".to_owned(),
             amount: "1".to_owned(),
             keys: "on".to_owned(),
-            hot_ppm: 0,
             seed: "7".to_owned(),
         },
         elapsed: RUN_TIME,

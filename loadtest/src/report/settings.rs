@@ -29,7 +29,7 @@ pub(crate) struct Settings {
     pub(crate) threads: u32,
     /// The highest, if it changes over time.
     pub(crate) rate: Option<u64>,
-    /// Between a user's requests, as `--think` takes it.
+    /// Between a user's requests, as `--think` takes it; several classes may differ.
     pub(crate) think: String,
     pub(crate) retries: u32,
     pub(crate) run_time_seconds: f64,
@@ -37,7 +37,6 @@ pub(crate) struct Settings {
     pub(crate) accounts: String,
     pub(crate) amount: String,
     pub(crate) keys: String,
-    pub(crate) hot_ppm: u32,
     /// As text: JSON numbers hold 53 bits in many readers.
     pub(crate) seed: String,
 }
@@ -47,24 +46,23 @@ impl Settings {
     pub(crate) fn new(config: &Config, sending: Duration) -> Self {
         Self {
             host: config.host.clone(),
-            model: if config.rate.is_some() {
+            model: if config.rate().is_some() {
                 Model::Open
             } else {
                 Model::Closed
             },
-            task: config.plan.task.to_string(),
-            users: config.users,
+            task: config.scenario.task_names().join(", "),
+            users: config.scenario.load.users,
             threads: config.threads,
-            rate: config.rate.map(std::num::NonZeroU64::get),
-            think: config.plan.think.to_string(),
+            rate: config.rate().map(std::num::NonZeroU64::get),
+            think: config.scenario.each(|class| class.think),
             retries: config.retries,
             run_time_seconds: sending.max(SPAN_MIN).as_secs_f64(),
             timeout_seconds: config.timeout.as_secs_f64(),
-            accounts: config.plan.accounts.to_string(),
-            amount: config.plan.amount.clone(),
-            keys: config.plan.keys.name().to_owned(),
-            hot_ppm: config.plan.hot_ppm,
-            seed: config.plan.seed.to_string(),
+            accounts: config.scenario.each(|class| class.population),
+            amount: config.scenario.each(|class| class.amount.clone()),
+            keys: config.scenario.each(|class| class.keys.name()),
+            seed: config.scenario.seed.to_string(),
         }
     }
 
@@ -106,10 +104,6 @@ impl Settings {
             ("accounts", self.accounts.clone()),
             ("amount", self.amount.clone()),
             ("keys", self.keys.clone()),
-            (
-                "hot share",
-                format!("{} %", f64::from(self.hot_ppm) / 10_000.0),
-            ),
             ("seed", self.seed.clone()),
         ]
     }

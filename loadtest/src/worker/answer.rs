@@ -10,6 +10,8 @@ use rustix::event::epoll;
 
 use super::connections::RECONNECT_AFTER;
 use super::{REPEATS_MAX, Repeated, Worker};
+use crate::body;
+use crate::response::KeepBody;
 use crate::slot::{Flight, Setback, State, Written};
 use crate::stats::{Arrival, Class, Times};
 
@@ -76,6 +78,11 @@ impl Worker<'_> {
             Arrival::Late
         };
         self.tally.record(&response, flight.next.transfers, arrival);
+        if flight.next.keep == KeepBody::All
+            && let Some(id) = body::txn_ids(response.body).next()
+        {
+            self.requests.answered(flight.user, id);
+        }
         let (status, close, retry_after) = (response.status, response.close, response.retry_after);
         let class = Class::of(status);
         let times = Times {

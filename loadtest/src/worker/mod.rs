@@ -30,7 +30,6 @@ use rustix::io::Errno;
 use crate::generator::Effort;
 use crate::live::{Board, PUBLISH_EVERY, Sheet};
 use crate::request::Requests;
-use crate::response::KeepBody;
 use crate::rng::Rng;
 use crate::schedule::{Schedule, Share};
 use crate::slot::{Flight, Setback, Slot, State, Written};
@@ -64,7 +63,6 @@ pub(crate) struct Orders {
     pub(crate) retries_max: u32,
     pub(crate) seed: u64,
     pub(crate) tasks: Vec<String>,
-    pub(crate) keep: KeepBody,
     /// None is the closed model.
     pub(crate) schedule: Option<Schedule>,
 }
@@ -125,7 +123,7 @@ impl<'a> Worker<'a> {
         // Edge-triggered: an expiry is told once and need not be read.
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&epoll, pace.fd(), token, flags)?;
-        let slots = (0..orders.users).map(|_| Slot::new(orders.keep)).collect();
+        let slots = (0..orders.users).map(|_| Slot::new()).collect();
         // A stream of its own, far from those of users and arrivals.
         let rng = Rng::new(!orders.seed, orders.share.index);
         let mut worker = Self {
@@ -260,6 +258,7 @@ impl<'a> Worker<'a> {
                 return Load::NothingDue;
             };
             slot.out = repeated.out;
+            slot.parser.keep = repeated.flight.next.keep;
             slot.flight = Some(repeated.flight);
             slot.setback = Some(repeated.setback);
             return Load::Loaded;
@@ -273,11 +272,7 @@ impl<'a> Worker<'a> {
         let ordinal = due.number / self.orders.share.count.get();
         let users = u64::from(self.orders.users.max(1));
         let user = usize::try_from(ordinal % users).unwrap_or(0);
-        slot.flight = Some(Flight {
-            intended: due.at,
-            attempt: 0,
-            next: self.requests.next(user, &mut slot.out),
-        });
+        slot.load(&mut self.requests, user, due.at);
         Load::Loaded
     }
 
@@ -290,11 +285,7 @@ impl<'a> Worker<'a> {
         if slot.setback.is_some() {
             return Load::Loaded;
         }
-        slot.flight = Some(Flight {
-            intended: now,
-            attempt: 0,
-            next: self.requests.next(index, &mut slot.out),
-        });
+        slot.load(&mut self.requests, index, now);
         Load::Loaded
     }
 
