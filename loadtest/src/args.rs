@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::journal::JournalPlan;
 use crate::request::Plan;
+use crate::verify::{self, args::VerifyArgs};
 
 /// One address pair has about 28,000 client ports on a default Linux.
 const USERS_MAX: u32 = 20_000;
@@ -41,6 +43,9 @@ struct Cli {
 enum Command {
     /// Load an engine and report rates and latencies.
     Run(RunArgs),
+    /// Check what a run was promised against the ledger: nothing lost, doubled or
+    /// altered. Exit code 1 if a promise was broken.
+    Verify(VerifyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -86,6 +91,11 @@ struct RunArgs {
     /// Also write the report to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Write every transfer and its answer to this new file, for `loadtest verify`.
+    /// A generator that is killed loses less than a second of it. If the disk is
+    /// behind, the load waits for it, and the run says so.
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
     /// Do not print progress.
     #[arg(long)]
     quiet: bool,
@@ -198,6 +208,7 @@ pub(crate) struct Config {
     /// Requests per second; none is the closed model.
     pub(crate) rate: Option<NonZeroU64>,
     pub(crate) json: Option<PathBuf>,
+    pub(crate) journal: Option<JournalPlan>,
     pub(crate) progress: Progress,
 }
 
@@ -212,6 +223,7 @@ pub(crate) enum Progress {
 #[derive(Debug)]
 pub(crate) enum Parsed {
     Run(Box<Config>),
+    Verify(Box<verify::args::Plan>),
     /// Help or version, for standard output.
     Help(String),
     /// What is wrong, for standard error.
@@ -224,11 +236,13 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
         Err(error) if error.use_stderr() => return Parsed::Usage(error.render().to_string()),
         Err(error) => return Parsed::Help(error.render().to_string()),
     };
-    let Command::Run(args) = cli.command;
-    match check(args) {
-        Ok(config) => Parsed::Run(Box::new(config)),
-        Err(message) => Parsed::Usage(format!("loadtest: {message}")),
-    }
+    let parsed = match cli.command {
+        Command::Run(args) => check(args).map(|config| Parsed::Run(Box::new(config))),
+        Command::Verify(args) => {
+            verify::args::check(args).map(|plan| Parsed::Verify(Box::new(plan)))
+        }
+    };
+    parsed.unwrap_or_else(|message| Parsed::Usage(format!("loadtest: {message}")))
 }
 
 fn check(args: RunArgs) -> Result<Config, String> {
@@ -260,8 +274,16 @@ fn check(args: RunArgs) -> Result<Config, String> {
     } else {
         Progress::Shown
     };
+    let seed = args.seed.unwrap_or_else(fresh_seed);
+    let journal = args.journal.map(|path| JournalPlan {
+        path,
+        host: args.host.clone(),
+        seed,
+        accounts: args.accounts,
+    });
     Ok(Config {
         address,
+        journal,
         plan: Plan {
             task: args.task,
             keys: args.keys,
@@ -269,7 +291,7 @@ fn check(args: RunArgs) -> Result<Config, String> {
             accounts: args.accounts,
             amount: args.amount,
             hot_ppm: args.hot,
-            seed: args.seed.unwrap_or_else(fresh_seed),
+            seed,
         },
         host: args.host,
         users: args.users,
@@ -283,12 +305,12 @@ fn check(args: RunArgs) -> Result<Config, String> {
 }
 
 /// A seed nobody used: the standard library keys its hash maps from the system.
-fn fresh_seed() -> u64 {
+pub(crate) fn fresh_seed() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
 /// `host:port` of `http://host:port`.
-fn authority(host: &str) -> Result<&str, String> {
+pub(crate) fn authority(host: &str) -> Result<&str, String> {
     let rest = host.strip_prefix("http://").ok_or_else(|| {
         format!("--host {host}: expected http://HOST:PORT (TLS is not spoken here)")
     })?;
@@ -302,7 +324,7 @@ fn authority(host: &str) -> Result<&str, String> {
     Ok(rest)
 }
 
-fn resolve(host: &str) -> Result<SocketAddr, String> {
+pub(crate) fn resolve(host: &str) -> Result<SocketAddr, String> {
     let authority = authority(host)?;
     let has_port = authority
         .rsplit_once(':')
@@ -365,6 +387,7 @@ mod tests {
             .chain(flags.split_whitespace());
         match parse(all.map(OsString::from)) {
             Parsed::Run(config) => Ok(*config),
+            Parsed::Verify(plan) => Err(format!("{plan:?}")),
             Parsed::Help(text) | Parsed::Usage(text) => Err(text),
         }
     }

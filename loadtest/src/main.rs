@@ -8,6 +8,7 @@
 
 mod args;
 mod body;
+mod journal;
 mod progress;
 mod report;
 mod request;
@@ -18,6 +19,7 @@ mod schedule;
 mod series;
 mod slot;
 mod stats;
+mod verify;
 mod worker;
 
 use std::process::ExitCode;
@@ -30,6 +32,16 @@ const EXIT_USAGE: u8 = 64;
 fn main() -> ExitCode {
     let config = match parse(std::env::args_os()) {
         Parsed::Run(config) => config,
+        Parsed::Verify(plan) => {
+            return match verify::verify(&plan) {
+                Ok(verify::Verdict::Kept) => ExitCode::SUCCESS,
+                Ok(verify::Verdict::Broken) => ExitCode::FAILURE,
+                Err(error) => {
+                    eprintln!("loadtest: {error}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
         Parsed::Help(text) => {
             return if report::print(&text).is_ok() {
                 ExitCode::SUCCESS

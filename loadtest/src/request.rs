@@ -11,6 +11,7 @@
 //! Content-Length never change.
 
 use crate::args::{Accounts, Keys, Task};
+use crate::journal::{Amount, Keyed, Planned};
 use crate::rng::Rng;
 
 /// Hex digits of the counter in a key: 2^48 requests per thread.
@@ -40,6 +41,16 @@ struct Item {
     counter_at: Option<usize>,
 }
 
+/// What a thread's keys begin with; its counter in hexadecimal follows.
+fn key_prefix(seed: u64, thread: u64) -> String {
+    format!("{seed:016x}-{thread:02x}-")
+}
+
+/// The Idempotency-Key of a thread's transfer with that number.
+pub(crate) fn key(seed: u64, thread: u64, counter: u64) -> String {
+    format!("{}{counter:0COUNTER_DIGITS$x}", key_prefix(seed, thread))
+}
+
 /// Makes the requests of one thread.
 #[derive(Debug)]
 pub(crate) struct Requests {
@@ -51,6 +62,10 @@ pub(crate) struct Requests {
     /// Digits reserved for an account id.
     width: usize,
     counter: u64,
+    amount: Amount,
+    keyed: Keyed,
+    /// The transfers of the request written last.
+    planned: Vec<Planned>,
     /// `GET /balance/`: the id is in the path, which cannot be padded.
     balance: Option<String>,
 }
@@ -66,9 +81,16 @@ impl Requests {
             items: Vec::new(),
             width,
             counter: 0,
+            // `args` lets only decimal text through.
+            amount: Amount::parse(&plan.amount).unwrap_or(Amount::new(0, 0)),
+            keyed: match plan.keys {
+                Keys::On => Keyed::Yes,
+                Keys::Off => Keyed::No,
+            },
+            planned: Vec::new(),
             balance: None,
         };
-        let prefix = format!("{:016x}-{thread:02x}-", plan.seed);
+        let prefix = key_prefix(plan.seed, thread);
         match plan.task {
             Task::Health => {
                 requests.template =
@@ -172,6 +194,12 @@ impl Requests {
         self.items.len()
     }
 
+    /// The transfers of the request written last, and the number of the first.
+    pub(crate) fn planned(&self) -> (u64, &[Planned]) {
+        let count = u64::try_from(self.planned.len()).unwrap_or(0);
+        (self.counter - count, &self.planned)
+    }
+
     /// Writes the next request into `out`, which is empty or held the previous
     /// request of the same [`Requests`].
     pub(crate) fn write_next(&mut self, out: &mut Vec<u8>) {
@@ -190,15 +218,22 @@ impl Requests {
         if out.is_empty() {
             out.extend_from_slice(&self.template);
         }
+        self.planned.clear();
         for index in 0..self.items.len() {
             let (from, to) = self.pick_sides();
+            self.planned.push(Planned {
+                from,
+                to,
+                amount: self.amount,
+                keyed: self.keyed,
+            });
             let item = self.items[index];
             write_right(&mut out[item.from_at..item.from_at + self.width], from);
             write_right(&mut out[item.to_at..item.to_at + self.width], to);
             if let Some(at) = item.counter_at {
                 write_hex(&mut out[at..at + COUNTER_DIGITS], self.counter);
-                self.counter += 1;
             }
+            self.counter += 1;
         }
     }
 
@@ -300,6 +335,9 @@ mod tests {
                 assert_eq!(body["amount"].as_f64(), Some(1.5));
                 let key = key_of(&head);
                 assert!(key.len() <= 255);
+                let (counter, planned) = requests.planned();
+                assert_eq!(key, super::key(0xfeed, thread, counter));
+                assert_eq!((planned[0].from, planned[0].to), (from, to));
                 assert!(keys.insert(key), "key used twice");
             }
         }

@@ -10,6 +10,7 @@ use std::sync::{Barrier, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::args::{Config, Task};
+use crate::journal::{self, Journal, Recorder};
 use crate::progress;
 use crate::request::Requests;
 use crate::response::KeepBody;
@@ -45,6 +46,8 @@ pub(crate) enum RunError {
         allowed: u64,
     },
     Io(std::io::Error),
+    /// The journal could not be made or written, in words.
+    Journal(String),
     Panicked,
 }
 
@@ -57,6 +60,7 @@ impl fmt::Display for RunError {
                 "--users needs {needed} open files, the limit is {allowed} (ulimit -n)"
             ),
             Self::Io(error) => write!(f, "client thread: {error}"),
+            Self::Journal(problem) => f.write_str(problem),
             Self::Panicked => f.write_str("a client thread panicked"),
         }
     }
@@ -70,6 +74,7 @@ impl std::error::Error for RunError {}
 /// [`RunError`] if there is nothing to report.
 pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
     raise_file_limit(u64::from(config.users) + FILES_RESERVE)?;
+    let journal = open_journal(config)?;
     let lives: Vec<Live> = (0..config.threads).map(|_| Live::default()).collect();
     let barrier = Barrier::new(lives.len());
     let started = OnceLock::new();
@@ -79,7 +84,10 @@ pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
             .zip(&lives)
             .map(|(index, live)| {
                 let meeting = (&barrier, &started, &reached);
-                scope.spawn(move || run_thread(config, index, live, meeting))
+                let recorder = journal
+                    .as_ref()
+                    .map_or_else(Recorder::off, |journal| journal.recorder(index));
+                scope.spawn(move || run_thread(config, index, (live, recorder), meeting))
             })
             .collect();
         progress::watch(config, &lives, || {
@@ -93,11 +101,35 @@ pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
             .collect::<Vec<_>>()
     });
     let elapsed = started.get().map_or(Duration::ZERO, Instant::elapsed);
+    close_journal(config, journal)?;
     let mut tally = Tally::new([config.plan.task.to_string()]);
     for result in results {
         tally.merge(&result?);
     }
     Ok(Outcome { tally, elapsed })
+}
+
+fn open_journal(config: &Config) -> Result<Option<Journal>, RunError> {
+    let open = |plan| Journal::create(plan, config.threads).map_err(|error| (plan, error));
+    let journal = config.journal.as_ref().map(open).transpose();
+    journal.map_err(|(plan, error)| RunError::Journal(journal::explain(&plan.path, &error)))
+}
+
+/// Waits for the disk; says if the load had to.
+fn close_journal(config: &Config, journal: Option<Journal>) -> Result<(), RunError> {
+    let (Some(plan), Some(journal)) = (&config.journal, journal) else {
+        return Ok(());
+    };
+    let written = journal
+        .close()
+        .map_err(|error| RunError::Journal(journal::explain(&plan.path, &error)))?;
+    if !written.waited.is_zero() {
+        eprintln!(
+            "loadtest: the disk of --journal was behind: client threads waited {:?} for it",
+            written.waited
+        );
+    }
+    Ok(())
 }
 
 /// Where the threads meet before the first request: the barrier, the one start
@@ -111,11 +143,11 @@ type Meeting<'a> = (
 fn run_thread(
     config: &Config,
     index: u32,
-    live: &Live,
+    (live, recorder): (&Live, Recorder),
     (barrier, started, reached): Meeting<'_>,
 ) -> Result<Tally, RunError> {
     let requests = Requests::new(&config.plan, u64::from(index));
-    let worker = Worker::connect(orders(config, index), requests, live);
+    let worker = Worker::connect(orders(config, index), requests, recorder, live);
     if let Ok(worker) = &worker
         && let Ok(mut reached) = reached.lock()
     {
@@ -159,6 +191,8 @@ fn orders(config: &Config, index: u32) -> Orders {
         task: config.plan.task.to_string(),
         keep: match config.plan.task {
             Task::Batch(_) => KeepBody::All,
+            // The journal needs the ids that were acknowledged.
+            Task::Transfer if config.journal.is_some() => KeepBody::All,
             Task::Transfer | Task::Balance | Task::Health => KeepBody::Problems,
         },
         schedule: config

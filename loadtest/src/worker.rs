@@ -22,6 +22,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
+use crate::journal::{Lost, Recorder, Span};
 use crate::request::Requests;
 use crate::response::KeepBody;
 use crate::schedule::Schedule;
@@ -79,6 +80,9 @@ pub(crate) struct Worker<'a> {
     start: Instant,
     next_scan: Duration,
     tally: Tally,
+    recorder: Recorder,
+    /// The transfers in flight on each slot.
+    spans: Vec<Span>,
     live: &'a Live,
 }
 
@@ -87,6 +91,7 @@ impl<'a> Worker<'a> {
     pub(crate) fn connect(
         orders: Orders,
         requests: Requests,
+        recorder: Recorder,
         live: &'a Live,
     ) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -96,11 +101,14 @@ impl<'a> Worker<'a> {
         )?;
         let token = epoll::EventData::new_u64(TIMER_TOKEN);
         epoll::add(&epoll, &timer, token, epoll::EventFlags::IN)?;
-        let slots = (0..orders.users).map(|_| Slot::new(orders.keep)).collect();
+        let slots: Vec<_> = (0..orders.users).map(|_| Slot::new(orders.keep)).collect();
         let task = orders.task.clone();
+        let spans = vec![Span::default(); slots.len()];
         let mut worker = Self {
             orders,
             requests,
+            recorder,
+            spans,
             slots,
             idle: VecDeque::new(),
             busy: 0,
@@ -187,6 +195,7 @@ impl<'a> Worker<'a> {
             self.dispatch(now);
             if now >= self.next_scan {
                 self.scan(now);
+                self.recorder.flush(now)?;
             }
             if now >= end && self.busy == 0 {
                 break;
@@ -224,6 +233,8 @@ impl<'a> Worker<'a> {
             };
             self.idle.pop_front();
             self.requests.write_next(&mut self.slots[index].out);
+            let (first, planned) = self.requests.planned();
+            self.spans[index] = self.recorder.sent(now, first, planned);
             self.tally.send(TASK, now);
             self.busy += 1;
             let sent = self.slots[index].send(intended, now);
@@ -364,10 +375,11 @@ impl<'a> Worker<'a> {
             Err(error) => {
                 self.tally.errors.protocol += 1;
                 self.tally.last_error = Some(error.to_string());
-                return self.abandon(index, self.start.elapsed());
+                return self.abandon(index, self.start.elapsed(), Lost::Protocol);
             }
         };
         let now = self.start.elapsed();
+        self.recorder.answered(now, self.spans[index], &response);
         let class = Class::of(response.status);
         let arrival = if now < self.orders.run_time {
             Arrival::InWindow
@@ -400,12 +412,13 @@ impl<'a> Worker<'a> {
     fn fail_io(&mut self, index: usize, now: Duration, error: &std::io::Error) {
         self.tally.errors.io += 1;
         self.tally.last_error = Some(error.to_string());
-        self.abandon(index, now);
+        self.abandon(index, now, Lost::Io);
     }
 
     /// Gives up the request in flight, whose error was counted.
-    fn abandon(&mut self, index: usize, now: Duration) {
+    fn abandon(&mut self, index: usize, now: Duration, lost: Lost) {
         self.busy -= 1;
+        self.recorder.unanswered(now, self.spans[index], lost);
         self.tally.give_up(TASK, now);
         self.live.errors.fetch_add(1, Ordering::Relaxed);
         self.slots[index].disconnect(now + RECONNECT_AFTER);
@@ -438,7 +451,7 @@ impl<'a> Worker<'a> {
                     self.tally.errors.timeout += 1;
                     self.tally.last_error =
                         Some(format!("no answer within {:?}", self.orders.timeout));
-                    self.abandon(index, now);
+                    self.abandon(index, now, Lost::Timeout);
                 }
                 State::Down { retry_at }
                     if retry_at <= now
