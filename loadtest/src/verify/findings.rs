@@ -84,30 +84,38 @@ impl Findings {
         Some(keyless.saturating_sub(explained))
     }
 
-    /// Names and numbers that must be zero.
-    pub(crate) fn bad(&self, sharing: Sharing) -> Vec<(&'static str, u64)> {
-        let rows = self.books.rows.unwrap_or_default();
+    /// Names and numbers that must be zero; none is what nobody was asked.
+    pub(crate) fn bad(&self, sharing: Sharing) -> Vec<(&'static str, Option<u64>)> {
+        let rows = self.books.rows;
         let unbalanced = u64::try_from(self.books.unbalanced.len()).unwrap_or(u64::MAX);
+        let shared = rows.map(|rows| rows.answers_shared);
         let mut bad = vec![
-            ("missing", self.missing),
-            ("doubled", self.doubled),
-            ("wrong amount or accounts", self.wrong),
-            ("rejected or refused, but applied", self.rejected_applied),
-            ("rejections not kept", self.rejections_missing),
-            ("answers shared by several keys", rows.answers_shared),
-            ("currencies out of balance", unbalanced),
-            ("overdrafts", self.books.overdrafts),
-            ("balances that are no sum", rows.balances_wrong),
+            ("missing", Some(self.missing)),
+            ("doubled", Some(self.doubled)),
+            ("wrong amount or accounts", Some(self.wrong)),
+            (
+                "rejected or refused, but applied",
+                Some(self.rejected_applied),
+            ),
+            ("rejections not kept", Some(self.rejections_missing)),
+            ("currencies out of balance", Some(unbalanced)),
+            ("overdrafts", Some(self.books.overdrafts)),
+            ("answers shared by several keys", shared),
+            (
+                "balances that are no sum",
+                rows.map(|rows| rows.balances_wrong),
+            ),
         ];
         match sharing {
-            Sharing::Alone => bad.push(("doubled without a key", self.unexplained().unwrap_or(0))),
+            Sharing::Alone => bad.push(("doubled without a key", self.unexplained())),
             Sharing::Shared => {}
         }
         bad
     }
 
     pub(crate) fn verdict(&self, sharing: Sharing) -> Verdict {
-        if self.bad(sharing).iter().all(|(_, count)| *count == 0) {
+        let broken = |count: Option<u64>| count.is_some_and(|count| count > 0);
+        if !self.bad(sharing).iter().any(|(_, count)| broken(*count)) {
             Verdict::Kept
         } else {
             Verdict::Broken

@@ -118,10 +118,10 @@ fn asked(plan: &Plan) -> &'static str {
 }
 
 /// Name, number and note.
-type Line = (String, u64, String);
+type Line = (String, String, String);
 
 fn line(name: &str, count: u64, note: impl Into<String>) -> Line {
-    (name.to_owned(), count, note.into())
+    (name.to_owned(), count.to_string(), note.into())
 }
 
 fn table(plan: &Plan, header: &Header, findings: &Findings) -> String {
@@ -130,7 +130,14 @@ fn table(plan: &Plan, header: &Header, findings: &Findings) -> String {
     lines.extend(answered_lines(findings));
     lines.extend(unanswered_lines(&findings.unanswered));
     for (name, count) in findings.bad(plan.sharing) {
-        lines.push(line(name, count, if count == 0 { "" } else { "BAD" }));
+        lines.push(match count {
+            Some(0) => line(name, 0, ""),
+            Some(count) => line(name, count, "BAD"),
+            None => {
+                let note = "takes --database-url".to_owned();
+                (name.to_owned(), "not asked".to_owned(), note)
+            }
+        });
     }
     if plan.sharing == Sharing::Shared
         && let Some(count) = findings.unexplained()
@@ -146,12 +153,6 @@ fn table(plan: &Plan, header: &Header, findings: &Findings) -> String {
     }
     for (currency, sum) in &findings.books.unbalanced {
         text.push_str(&format!("{currency}: all balances together are {sum}\n"));
-    }
-    if findings.books.rows.is_none() {
-        text.push_str(
-            "Not asked without --database-url: doubles without a key, shared answers, \
-             sums per account.\n",
-        );
     }
     for example in findings.examples.iter().take(EXAMPLES_SHOWN) {
         text.push_str(&example_line(example));
