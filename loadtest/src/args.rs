@@ -7,17 +7,20 @@
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::compare::CompareArgs;
 use crate::headers::{HeaderArgs, Headers};
+use crate::journal::JournalPlan;
 use crate::merge::MergeArgs;
 use crate::report::Output;
 use crate::request::Target;
 use crate::scenario::{InitArgs, LoadArgs, Scenario, ScenarioArgs, parse_run_time};
 use crate::threshold;
+use crate::verify::{self, args::VerifyArgs};
 
 const THREADS_MAX: u32 = 256;
 
@@ -42,6 +45,9 @@ enum Command {
     Merge(MergeArgs),
     /// Compare the JSON reports of two runs: better, worse, or only noise.
     Compare(CompareArgs),
+    /// Check what a run was promised against the ledger: nothing lost, doubled or
+    /// altered. Exit code 1 if a promise was broken.
+    Verify(VerifyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +82,11 @@ struct RunArgs {
     headers: HeaderArgs,
     #[command(flatten)]
     output: Output,
+    /// Write every transfer and its answer to this new file, for `loadtest verify`.
+    /// A generator that is killed loses less than a second of it. If the disk is
+    /// behind, the load waits for it, and the run says so.
+    #[arg(long, value_name = "FILE")]
+    journal: Option<PathBuf>,
 }
 
 /// A checked run.
@@ -89,6 +100,7 @@ pub(crate) struct Config {
     pub(crate) timeout: Duration,
     pub(crate) retries: u32,
     pub(crate) output: Output,
+    pub(crate) journal: Option<JournalPlan>,
     pub(crate) progress: Progress,
 }
 
@@ -114,6 +126,7 @@ pub(crate) enum Parsed {
     Init(InitArgs),
     Merge(MergeArgs),
     Compare(CompareArgs),
+    Verify(Box<verify::args::Plan>),
     /// Help or version, for standard output.
     Help(String),
     /// What is wrong, for standard error.
@@ -126,15 +139,16 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
         Err(error) if error.use_stderr() => return Parsed::Usage(error.render().to_string()),
         Err(error) => return Parsed::Help(error.render().to_string()),
     };
-    match cli.command {
-        Command::Run(args) => match check(*args) {
-            Ok(config) => Parsed::Run(Box::new(config)),
-            Err(message) => Parsed::Usage(format!("loadtest: {message}")),
-        },
-        Command::Init(args) => Parsed::Init(args),
-        Command::Merge(args) => Parsed::Merge(args),
-        Command::Compare(args) => Parsed::Compare(args),
-    }
+    let parsed = match cli.command {
+        Command::Run(args) => check(*args).map(|config| Parsed::Run(Box::new(config))),
+        Command::Init(args) => Ok(Parsed::Init(args)),
+        Command::Merge(args) => Ok(Parsed::Merge(args)),
+        Command::Compare(args) => Ok(Parsed::Compare(args)),
+        Command::Verify(args) => {
+            verify::args::check(args).map(|plan| Parsed::Verify(Box::new(plan)))
+        }
+    };
+    parsed.unwrap_or_else(|message| Parsed::Usage(format!("loadtest: {message}")))
 }
 
 fn check(args: RunArgs) -> Result<Config, String> {
@@ -158,6 +172,12 @@ fn check(args: RunArgs) -> Result<Config, String> {
     } else {
         Progress::Shown
     };
+    let journal = args.journal.map(|path| JournalPlan {
+        path,
+        host: args.host.clone(),
+        seed: scenario.seed,
+        accounts: scenario.accounts(),
+    });
     Ok(Config {
         address,
         target: Target {
@@ -170,12 +190,13 @@ fn check(args: RunArgs) -> Result<Config, String> {
         timeout: args.timeout,
         retries: args.retries,
         output: args.output,
+        journal,
         progress,
     })
 }
 
 /// `host:port` of `http://host:port`.
-fn authority(host: &str) -> Result<&str, String> {
+pub(crate) fn authority(host: &str) -> Result<&str, String> {
     let rest = host.strip_prefix("http://").ok_or_else(|| {
         format!("--host {host}: expected http://HOST:PORT (TLS is not spoken here)")
     })?;
@@ -189,7 +210,7 @@ fn authority(host: &str) -> Result<&str, String> {
     Ok(rest)
 }
 
-fn resolve(host: &str) -> Result<SocketAddr, String> {
+pub(crate) fn resolve(host: &str) -> Result<SocketAddr, String> {
     let authority = authority(host)?;
     let has_port = authority
         .rsplit_once(':')
@@ -215,6 +236,7 @@ mod tests {
             .chain(flags.split_whitespace());
         match parse(all.map(OsString::from)) {
             Parsed::Run(config) => Ok(*config),
+            Parsed::Verify(plan) => Err(format!("{plan:?}")),
             Parsed::Help(text) | Parsed::Usage(text) => Err(text),
             Parsed::Init(_) | Parsed::Merge(_) | Parsed::Compare(_) => Err("not a run".to_owned()),
         }

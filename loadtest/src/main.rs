@@ -11,6 +11,7 @@ mod body;
 mod compare;
 mod generator;
 mod headers;
+mod journal;
 mod live;
 mod merge;
 mod report;
@@ -25,6 +26,7 @@ mod slot;
 mod stages;
 mod stats;
 mod threshold;
+mod verify;
 mod worker;
 
 use std::process::ExitCode;
@@ -43,6 +45,13 @@ fn main() -> ExitCode {
         Parsed::Run(config) => config,
         Parsed::Merge(args) => return finish(merge::run(&args)),
         Parsed::Compare(args) => return finish(compare::run(&args)),
+        Parsed::Verify(plan) => {
+            let verdict = verify::verify(&plan).map_err(|error| error.to_string());
+            return finish(verdict.map(|verdict| match verdict {
+                verify::Verdict::Kept => Verdict::Passed,
+                verify::Verdict::Broken => Verdict::Failed,
+            }));
+        }
         Parsed::Init(init) => return say(scenario::write_example(&init.file)),
         Parsed::Help(text) => return say(Ok(text)),
         Parsed::Usage(message) => {

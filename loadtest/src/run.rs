@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use crate::args::Config;
 use crate::generator::{Effort, Generator};
+use crate::journal::{self, Journal, Recorder};
 use crate::live::{self, Board};
-use crate::request::{Numbers, Requests};
+use crate::request::{Numbers, Plans, Requests};
 use crate::schedule::{Schedule, Share};
 use crate::stats::Tally;
 use crate::worker::{Orders, Worker};
@@ -57,6 +58,8 @@ pub(crate) enum RunError {
         allowed: u64,
     },
     Io(std::io::Error),
+    /// The journal could not be made or written, in words.
+    Journal(String),
     Panicked,
 }
 
@@ -69,6 +72,7 @@ impl fmt::Display for RunError {
                 "--users needs {needed} open files, the limit is {allowed} (ulimit -n)"
             ),
             Self::Io(error) => write!(f, "client thread: {error}"),
+            Self::Journal(problem) => f.write_str(problem),
             Self::Panicked => f.write_str("a client thread panicked"),
         }
     }
@@ -82,6 +86,7 @@ impl std::error::Error for RunError {}
 /// [`RunError`] if there is nothing to report.
 pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
     raise_file_limit(u64::from(config.scenario.load.users) + FILES_RESERVE)?;
+    let journal = open_journal(config)?;
     let board = Board::new(config.threads);
     board.stop_on_signals().map_err(RunError::Io)?;
     let barrier = Barrier::new(usize::try_from(config.threads).unwrap_or(1));
@@ -91,7 +96,10 @@ pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
         let threads: Vec<_> = (0..config.threads)
             .map(|index| {
                 let (board, meeting) = (&board, (&barrier, &started, &reached));
-                scope.spawn(move || run_thread(config, index, board, meeting))
+                let recorder = journal
+                    .as_ref()
+                    .map_or_else(Recorder::off, |journal| journal.recorder(index));
+                scope.spawn(move || run_thread(config, index, (board, recorder), meeting))
             })
             .collect();
         live::watch(config, &board, &started, || {
@@ -105,6 +113,7 @@ pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
             .collect::<Vec<_>>()
     });
     let elapsed = started.get().map_or(Duration::ZERO, Instant::elapsed);
+    close_journal(config, journal)?;
     let mut tally = Tally::new(config.scenario.task_names());
     let mut efforts = Vec::new();
     for result in results {
@@ -125,6 +134,29 @@ pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
     })
 }
 
+fn open_journal(config: &Config) -> Result<Option<Journal>, RunError> {
+    let open = |plan| Journal::create(plan, config.threads).map_err(|error| (plan, error));
+    let journal = config.journal.as_ref().map(open).transpose();
+    journal.map_err(|(plan, error)| RunError::Journal(journal::explain(&plan.path, &error)))
+}
+
+/// Waits for the disk; says if the load had to.
+fn close_journal(config: &Config, journal: Option<Journal>) -> Result<(), RunError> {
+    let (Some(plan), Some(journal)) = (&config.journal, journal) else {
+        return Ok(());
+    };
+    let written = journal
+        .close()
+        .map_err(|error| RunError::Journal(journal::explain(&plan.path, &error)))?;
+    if !written.waited.is_zero() {
+        eprintln!(
+            "loadtest: the disk of --journal was behind: client threads waited {:?} for it",
+            written.waited
+        );
+    }
+    Ok(())
+}
+
 /// Where the threads meet before the first request: the barrier, the one start
 /// time, and how many connections are open with the last reason for a failure.
 type Meeting<'a> = (
@@ -136,15 +168,19 @@ type Meeting<'a> = (
 fn run_thread(
     config: &Config,
     index: u32,
-    board: &Board,
+    (board, recorder): (&Board, Recorder),
     (barrier, started, reached): Meeting<'_>,
 ) -> Result<(Tally, Effort), RunError> {
     let numbers = Numbers {
         first: index,
         step: config.threads,
     };
-    let requests = Requests::new(&config.scenario, &config.target, numbers);
-    let worker = Worker::connect(orders(config, index), requests, board);
+    let plans = match config.journal {
+        Some(_) => Plans::Told,
+        None => Plans::Untold,
+    };
+    let requests = Requests::new(&config.scenario, &config.target, numbers, plans);
+    let worker = Worker::connect(orders(config, index), (requests, recorder), board);
     if let Ok(worker) = &worker
         && let Ok(mut reached) = reached.lock()
     {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use crate::journal::Earlier;
 use crate::request::{Next, Requests};
 use crate::response::{KeepBody, Parser};
 use crate::stats::{Class, Times};
@@ -40,6 +41,25 @@ pub(crate) struct Flight {
     /// Whose request it is, which in the open model need not be the slot's.
     pub(crate) user: usize,
     pub(crate) next: Next,
+}
+
+impl Flight {
+    pub(crate) const fn times(&self, sent: Duration, answered: Duration) -> Times {
+        Times {
+            intended: self.intended,
+            sent,
+            answered,
+        }
+    }
+
+    /// What is known of the attempts before this one: only those in doubt are
+    /// tried again.
+    pub(crate) const fn earlier(&self) -> Earlier {
+        match self.attempt {
+            0 => Earlier::None,
+            _ => Earlier::InDoubt,
+        }
+    }
 }
 
 /// How an attempt ended that did not succeed; if it stays the last one, this is

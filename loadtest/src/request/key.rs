@@ -24,7 +24,7 @@ const HEX: &[u8; 16] = b"0123456789abcdef";
 const _: () = assert!(BATCH_MAX == 8_192);
 
 /// One key of a run; the next transfers of a batch have the next counters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
     pub(crate) user: u32,
     pub(crate) counter: u64,
@@ -51,6 +51,15 @@ impl Key {
         write_hex(&mut field[..USER_DIGITS], u64::from(self.user));
         field[USER_DIGITS] = b'-';
         write_hex(&mut field[USER_DIGITS + 1..TAIL_BYTES], self.counter);
+    }
+}
+
+impl Key {
+    /// The whole key, as a run with that seed sends it.
+    pub(crate) fn text(self, seed: u64) -> String {
+        let mut tail = [0; TAIL_BYTES];
+        self.write(&mut tail);
+        format!("{}{}", prefix(seed), String::from_utf8_lossy(&tail))
     }
 }
 

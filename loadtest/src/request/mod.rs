@@ -21,11 +21,12 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::journal::Planned;
 use crate::response::KeepBody;
 use crate::rng::Rng;
 use crate::scenario::{Class, Keys, Population, Scenario, Task, Think};
 use key::Key;
-use template::{Get, Head, Post, Turn};
+use template::{Get, Head, Page, Post, Turn};
 use user::User;
 
 /// Where requests go and what lets them in.
@@ -51,19 +52,44 @@ pub(crate) struct Next {
     pub(crate) task: usize,
     /// New transfers in it; a repeat has none.
     pub(crate) transfers: usize,
-    /// Keys in it; those of a repeat were sent before.
-    pub(crate) keyed: Option<Keyed>,
+    /// All transfers in it, of which those of a repeat were sent before.
+    pub(crate) span: Span,
+    pub(crate) repeat: Repeat,
     /// How long the user waits before its next request.
     pub(crate) think: Duration,
     /// Whether its answer's body is wanted.
     pub(crate) keep: KeepBody,
 }
 
-/// The keys of one request: `first` and those with the next counters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Keyed {
+/// The transfers of one request: `first` and those with the next counters. They
+/// are numbered so with and without keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
     pub(crate) first: Key,
     pub(crate) count: usize,
+}
+
+impl Span {
+    /// The numbers of its transfers.
+    pub(crate) fn keys(self) -> impl Iterator<Item = Key> {
+        let next = |key: &Key| Some(key.next());
+        std::iter::successors(Some(self.first), next).take(self.count)
+    }
+}
+
+/// Whether the same bytes may be sent again when the answer is in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// Every transfer in it carries a key.
+    Safe,
+    Unsafe,
+}
+
+/// Whether somebody wants to know each transfer that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plans {
+    Told,
+    Untold,
 }
 
 /// Makes the requests of one thread's users.
@@ -75,10 +101,18 @@ pub(crate) struct Requests {
     classes: Vec<Tasks>,
     /// Over all classes.
     weight_total: u64,
+    plans: Plans,
+    /// The transfers of the request written last, if they are told.
+    planned: Vec<Planned>,
 }
 
 impl Requests {
-    pub(crate) fn new(scenario: &Scenario, target: &Target, numbers: Numbers) -> Self {
+    pub(crate) fn new(
+        scenario: &Scenario,
+        target: &Target,
+        numbers: Numbers,
+        plans: Plans,
+    ) -> Self {
         let head = Head {
             authority: &target.authority,
             lines: target.headers.lines(),
@@ -88,7 +122,7 @@ impl Requests {
         let mut classes = Vec::new();
         for class in &scenario.classes {
             weight_total += u64::from(class.weight);
-            classes.push(Tasks::new(head, class, weight_total, task_first));
+            classes.push(Tasks::new(head, class, plans, (weight_total, task_first)));
             task_first += class.tasks.len();
         }
         Self {
@@ -97,7 +131,14 @@ impl Requests {
             users: Vec::new(),
             classes,
             weight_total,
+            plans,
+            planned: Vec::new(),
         }
+    }
+
+    /// The transfers of the request written last, numbered as its span says.
+    pub(crate) fn planned(&self) -> &[Planned] {
+        &self.planned
     }
 
     /// Writes the next request of the thread's `index`-th user into `out`.
@@ -114,7 +155,15 @@ impl Requests {
         };
         user.number += 1;
         out.clear();
-        self.classes[usize::from(user.class)].next(user, turn, out)
+        self.planned.clear();
+        let mut page = Page {
+            out,
+            planned: match self.plans {
+                Plans::Told => Some(&mut self.planned),
+                Plans::Untold => None,
+            },
+        };
+        self.classes[usize::from(user.class)].next(user, turn, &mut page)
     }
 
     /// Tells the id of a transaction that an answer to the user gave, as text;
@@ -204,20 +253,31 @@ enum Remembers {
 /// What a maker wrote.
 struct Made {
     transfers: usize,
-    keyed: Option<Keyed>,
+    span: Span,
+    repeat: Repeat,
     keep: KeepBody,
 }
 
 const READ: Made = Made {
     transfers: 0,
-    keyed: None,
+    span: Span {
+        first: Key::first(0, 0),
+        count: 0,
+    },
+    repeat: Repeat::Unsafe,
     keep: KeepBody::Problems,
 };
 
 impl Tasks {
-    fn new(head: Head<'_>, class: &Class, weight_end: u64, task_first: usize) -> Self {
+    fn new(
+        head: Head<'_>,
+        class: &Class,
+        plans: Plans,
+        (weight_end, task_first): (u64, usize),
+    ) -> Self {
         let has = |wanted| class.tasks.iter().any(|task| task.task == wanted);
-        let keep = if has(Task::Lookup) {
+        // Look-ups and journals need the ids that were answered.
+        let keep = if has(Task::Lookup) || plans == Plans::Told {
             KeepBody::All
         } else {
             KeepBody::Problems
@@ -260,7 +320,7 @@ impl Tasks {
         }
     }
 
-    fn next(&mut self, user: &mut User, turn: Turn, out: &mut Vec<u8>) -> Next {
+    fn next(&mut self, user: &mut User, turn: Turn, page: &mut Page<'_>) -> Next {
         let mut rng = Rng::new(user.stream, turn.number);
         let (chosen, think) = self.begin(&mut rng);
         let made = match &self.tasks[chosen].maker {
@@ -268,20 +328,20 @@ impl Tasks {
                 if let Some(memory) = &mut user.memory {
                     memory.requests.push(turn.number);
                 }
-                self.post(chosen, turn, &mut rng, out)
+                self.post(chosen, turn, &mut rng, page)
             }
-            Maker::Read(get) => self.read(get, turn, &mut rng, out),
+            Maker::Read(get) => self.read(get, turn, &mut rng, page.out),
             Maker::Fixed(get) => {
-                get.write(out, b"");
+                get.write(page.out, b"");
                 READ
             }
             Maker::Lookup(get) => {
                 let memory = user.memory.as_ref();
                 match memory.and_then(|memory| memory.transactions.pick(&mut rng)) {
-                    None => self.read(&self.balance, turn, &mut rng, out),
+                    None => self.read(&self.balance, turn, &mut rng, page.out),
                     Some(id) => {
                         let mut text = Uuid::encode_buffer();
-                        get.write(out, id.hyphenated().encode_lower(&mut text).as_bytes());
+                        get.write(page.out, id.hyphenated().encode_lower(&mut text).as_bytes());
                         READ
                     }
                 }
@@ -289,15 +349,16 @@ impl Tasks {
             Maker::Repeat => {
                 let memory = user.memory.as_ref();
                 match memory.and_then(|memory| memory.requests.pick(&mut rng)) {
-                    None => self.read(&self.balance, turn, &mut rng, out),
-                    Some(number) => self.repeat(user.stream, Turn { number, ..turn }, out),
+                    None => self.read(&self.balance, turn, &mut rng, page.out),
+                    Some(number) => self.repeat(user.stream, Turn { number, ..turn }, page),
                 }
             }
         };
         Next {
             task: self.task_first + chosen,
             transfers: made.transfers,
-            keyed: made.keyed,
+            span: made.span,
+            repeat: made.repeat,
             think,
             keep: made.keep,
         }
@@ -317,30 +378,31 @@ impl Tasks {
     }
 
     /// The earlier request of a turn, byte by byte as it was.
-    fn repeat(&mut self, stream: u64, earlier: Turn, out: &mut Vec<u8>) -> Made {
+    fn repeat(&mut self, stream: u64, earlier: Turn, page: &mut Page<'_>) -> Made {
         let mut rng = Rng::new(stream, earlier.number);
         let (chosen, _) = self.begin(&mut rng);
-        let made = self.post(chosen, earlier, &mut rng, out);
+        let made = self.post(chosen, earlier, &mut rng, page);
         Made {
             transfers: 0,
             ..made
         }
     }
 
-    fn post(&mut self, chosen: usize, turn: Turn, rng: &mut Rng, out: &mut Vec<u8>) -> Made {
+    fn post(&mut self, chosen: usize, turn: Turn, rng: &mut Rng, page: &mut Page<'_>) -> Made {
         let Maker::Post(post, keep) = &mut self.tasks[chosen].maker else {
             return READ;
         };
-        post.write(out, turn, rng);
+        post.write(page, turn, rng);
         let transfers = post.transfers();
         Made {
             transfers,
-            keyed: match self.keys {
-                Keys::On => Some(Keyed {
-                    first: Key::first(turn.user, turn.number),
-                    count: transfers,
-                }),
-                Keys::Off => None,
+            span: Span {
+                first: Key::first(turn.user, turn.number),
+                count: transfers,
+            },
+            repeat: match self.keys {
+                Keys::On => Repeat::Safe,
+                Keys::Off => Repeat::Unsafe,
             },
             keep: *keep,
         }

@@ -6,6 +6,7 @@
 //! Invariant: numbers in a body are padded with spaces before them, which JSON
 //! allows, so that offsets and Content-Length never change.
 
+use crate::journal::{self, Planned};
 use crate::request::key::{self, Key};
 use crate::rng::Rng;
 use crate::scenario::{Amount, Class, Keys, Population};
@@ -44,6 +45,13 @@ impl Turn {
     }
 }
 
+/// Where a request is written.
+pub(super) struct Page<'a> {
+    pub(super) out: &'a mut Vec<u8>,
+    /// Its transfers, if they are wanted.
+    pub(super) planned: Option<&'a mut Vec<Planned>>,
+}
+
 /// `POST` of one or more transfers.
 #[derive(Debug)]
 pub(super) struct Post {
@@ -51,6 +59,7 @@ pub(super) struct Post {
     items: Vec<Item>,
     population: Population,
     amount: Amount,
+    keys: Keys,
     id_width: usize,
     amount_width: usize,
 }
@@ -107,6 +116,7 @@ impl Post {
             items: Vec::new(),
             population: class.population,
             amount: class.amount.clone(),
+            keys: class.keys,
             id_width: class.population.accounts().width(),
             amount_width: class.amount.width(),
         }
@@ -155,7 +165,7 @@ impl Post {
     }
 
     /// Writes the request of a turn; the same turn and numbers give it again.
-    pub(super) fn write(&mut self, out: &mut Vec<u8>, turn: Turn, rng: &mut Rng) {
+    pub(super) fn write(&mut self, page: &mut Page<'_>, turn: Turn, rng: &mut Rng) {
         let mut key = Key::first(turn.user, turn.number);
         let mut place = turn.place();
         for item in &self.items {
@@ -170,14 +180,24 @@ impl Post {
                 sides.credit,
             );
             let amount = item.amount_at..item.amount_at + self.amount_width;
-            self.amount.write(&mut bytes[amount], rng);
+            self.amount.write(&mut bytes[amount.clone()], rng);
+            if let Some(planned) = &mut page.planned {
+                planned.push(Planned {
+                    from: sides.debit,
+                    to: sides.credit,
+                    // What `scenario` lets through is decimal text.
+                    amount: journal::Amount::parse_bytes(&bytes[amount])
+                        .unwrap_or_else(|| journal::Amount::new(0, 0)),
+                    keys: self.keys,
+                });
+            }
             if let Some(at) = item.key_at {
                 key.write(&mut bytes[at..at + key::TAIL_BYTES]);
             }
             key = key.next();
             place = place.wrapping_add(1);
         }
-        out.extend_from_slice(&self.bytes);
+        page.out.extend_from_slice(&self.bytes);
     }
 }
 

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde_json::Value;
 
 use super::*;
+use crate::journal::Amount;
 use crate::scenario::{ScenarioArgs, scenario};
 
 const ID: &str = "0190f3a2-7b1c-7def-8123-456789abcdef";
@@ -17,7 +18,7 @@ fn requests_of(text: &str, numbers: Numbers) -> Requests {
         authority: "127.0.0.1:5000".to_owned(),
         headers: crate::headers::Headers::default(),
     };
-    Requests::new(&scenario, &target, numbers)
+    Requests::new(&scenario, &target, numbers, Plans::Untold)
 }
 
 /// A scenario of one class with this one task.
@@ -87,10 +88,8 @@ fn a_transfer_is_a_valid_request_with_a_key_of_its_own() {
             assert_ne!(side("from"), side("to"));
             let key = &parsed.headers["idempotency-key"];
             assert!(keys.insert(key.clone()), "key used twice");
-            let mut tail = [0; key::TAIL_BYTES];
-            next.keyed.unwrap().first.write(&mut tail);
-            let derived = format!("{}{}", key::prefix(7), std::str::from_utf8(&tail).unwrap());
-            assert_eq!(*key, derived);
+            assert_eq!(*key, next.span.first.text(7));
+            assert_eq!(next.repeat, Repeat::Safe);
             assert_eq!((next.task, next.transfers), (0, 1));
         }
     }
@@ -106,16 +105,12 @@ fn every_item_of_a_batch_has_the_next_key() {
         assert_eq!(parsed.line, "POST /transactions HTTP/1.1");
         assert!(!parsed.headers.contains_key("idempotency-key"));
         let items = parsed.body["transfers"].as_array().unwrap();
-        let keyed = next.keyed.unwrap();
-        assert_eq!((items.len(), next.transfers, keyed.count), (100, 100, 100));
-        let mut key = keyed.first;
-        for item in items {
+        let count = next.span.count;
+        assert_eq!((items.len(), next.transfers, count), (100, 100, 100));
+        for (item, key) in items.iter().zip(next.span.keys()) {
             let text = item["idempotency_key"].as_str().unwrap().to_owned();
-            let mut tail = [0; key::TAIL_BYTES];
-            key.write(&mut tail);
-            assert!(text.as_bytes().ends_with(&tail), "{text}");
+            assert_eq!(text, key.text(7));
             assert!(keys.insert(text));
-            key = key.next();
         }
     }
     assert_eq!(keys.len(), 1000);
@@ -129,7 +124,7 @@ fn without_keys_nothing_is_sent_as_one() {
             let lower = String::from_utf8(out.clone()).unwrap().to_lowercase();
             assert!(!lower.contains("idempotency"), "{lower}");
             assert!(parse(&out).body.is_object());
-            assert_eq!(next.keyed, None);
+            assert_eq!(next.repeat, Repeat::Unsafe);
         }
     }
 }
@@ -150,7 +145,7 @@ fn reads_name_an_account_or_a_page_without_padding() {
             let id = line.strip_prefix(before).unwrap();
             let id: u64 = id.strip_suffix(after).unwrap().parse().unwrap();
             assert!((1..=1000).contains(&id), "{line}");
-            assert_eq!((next.transfers, next.keyed), (0, None));
+            assert_eq!((next.transfers, next.span.count), (0, 0));
             seen.insert(id);
         }
         assert!(seen.len() > 800);
@@ -286,15 +281,55 @@ fn a_repeat_is_one_of_the_last_four_requests_byte_by_byte() {
         assert_eq!(next.transfers, 0);
         if earlier.is_empty() {
             assert!(out.starts_with(b"GET /balance/"));
-            assert_eq!(next.keyed, None);
+            assert_eq!(next.span.count, 0);
             continue;
         }
         let last = earlier.iter().rev().take(4);
         let found = last.into_iter().find(|(_, bytes)| *bytes == out);
-        assert_eq!(next.keyed, found.unwrap().0.keyed);
+        assert_eq!(next.span, found.unwrap().0.span);
         repeats += 1;
     }
     assert!(repeats > 1_000);
+}
+
+#[test]
+fn what_is_planned_is_what_is_sent_and_a_read_plans_nothing() {
+    let text = r#"
+        [[classes]]
+        name = "a"
+        amount = ["7", "0.50", "12.345"]
+        tasks = [{ task = "transfer" }, { task = "batch:3" }, { task = "repeat" }, { task = "balance" }]
+    "#;
+    let scenario = scenario(text, &ScenarioArgs::default()).unwrap();
+    let numbers = Numbers { first: 0, step: 1 };
+    let target = Target {
+        authority: "127.0.0.1:5000".to_owned(),
+        ..Target::default()
+    };
+    let mut requests = Requests::new(&scenario, &target, numbers, Plans::Told);
+    let mut out = Vec::new();
+    let mut told = 0;
+    for _ in 0..400 {
+        let next = requests.next(3, &mut out);
+        let planned = requests.planned();
+        assert_eq!(planned.len(), next.span.count);
+        if planned.is_empty() {
+            assert!(out.starts_with(b"GET "));
+            continue;
+        }
+        assert_eq!(next.keep, KeepBody::All);
+        let body = parse(&out).body;
+        let one = [body.clone()];
+        let items = body["transfers"].as_array().map_or(&one[..], Vec::as_slice);
+        for (item, planned) in items.iter().zip(planned) {
+            assert_eq!(item["from"], planned.from);
+            assert_eq!(item["to"], planned.to);
+            let amount = Amount::parse(&item["amount"].to_string());
+            assert_eq!(amount, Some(planned.amount));
+            told += 1;
+        }
+    }
+    assert!(told > 400);
 }
 
 #[test]
@@ -352,7 +387,12 @@ fn headers_are_sent_with_every_request() {
         authority: "127.0.0.1:5000".to_owned(),
         headers: crate::headers::Headers::of("X-Tenant", "blue"),
     };
-    let mut requests = Requests::new(&scenario, &target, Numbers { first: 0, step: 1 });
+    let mut requests = Requests::new(
+        &scenario,
+        &target,
+        Numbers { first: 0, step: 1 },
+        Plans::Untold,
+    );
     for user in 0..4 {
         for (_, out) in take(&mut requests, user, 50) {
             assert_eq!(parse(&out).headers["x-tenant"], "blue");

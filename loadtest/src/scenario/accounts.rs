@@ -39,6 +39,22 @@ impl Accounts {
         self.last - self.first + 1
     }
 
+    pub(crate) const fn first(self) -> u64 {
+        self.first
+    }
+
+    pub(crate) const fn last(self) -> u64 {
+        self.last
+    }
+
+    /// The shortest range that both are part of.
+    pub(crate) fn spanning(self, other: Self) -> Self {
+        Self {
+            first: self.first.min(other.first),
+            last: self.last.max(other.last),
+        }
+    }
+
     /// Digits of the longest id.
     pub(crate) fn width(self) -> usize {
         self.last.to_string().len()

@@ -136,7 +136,7 @@ fn build(document: &Document, args: &ScenarioArgs, flags: &LoadArgs) -> Result<S
 }
 
 /// A seed nobody used: the standard library keys its hash maps from the system.
-fn fresh_seed() -> u64 {
+pub(crate) fn fresh_seed() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 

@@ -17,8 +17,9 @@ mod task;
 mod tests;
 mod think;
 
-pub(crate) use accounts::Population;
+pub(crate) use accounts::{Accounts, Population};
 pub(crate) use amount::Amount;
+pub(crate) use build::fresh_seed;
 pub(crate) use flags::{Keys, LoadArgs, ScenarioArgs};
 pub(crate) use init::{InitArgs, write_example};
 pub(crate) use load::{Load, parse_run_time};
@@ -60,6 +61,13 @@ impl Scenario {
     pub(crate) fn task_names(&self) -> Vec<String> {
         let tasks = self.classes.iter().flat_map(|class| &class.tasks);
         tasks.map(|task| task.name.clone()).collect()
+    }
+
+    /// The lowest and the highest account of any class.
+    pub(crate) fn accounts(&self) -> Accounts {
+        let of_class = |class: &Class| class.population.accounts();
+        let all = self.classes.iter().map(of_class);
+        all.reduce(Accounts::spanning).unwrap_or(Accounts::DEFAULT)
     }
 
     /// What the classes have in a place, each once, in words.

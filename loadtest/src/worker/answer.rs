@@ -11,9 +11,10 @@ use rustix::event::epoll;
 use super::connections::RECONNECT_AFTER;
 use super::{REPEATS_MAX, Repeated, Worker};
 use crate::body;
+use crate::journal::Lost;
 use crate::response::KeepBody;
 use crate::slot::{Flight, Setback, State, Written};
-use crate::stats::{Arrival, Class, Times};
+use crate::stats::{Arrival, Class};
 
 impl Worker<'_> {
     pub(super) fn on_event(&mut self, index: usize, flags: epoll::EventFlags) {
@@ -48,7 +49,13 @@ impl Worker<'_> {
         }
     }
 
+    /// Whether one more request may wait to be sent again.
+    fn has_room(&self) -> bool {
+        !self.is_open_model() || self.repeats.len() < REPEATS_MAX
+    }
+
     fn read_answer(&mut self, index: usize, sent: Duration) {
+        let has_room = self.has_room();
         let slot = &mut self.slots[index];
         let count = match slot.read(&mut self.read_buffer) {
             Ok(None) => return,
@@ -65,7 +72,7 @@ impl Worker<'_> {
             Err(error) => {
                 self.tally.errors.protocol += 1;
                 self.tally.last_error = Some(error.to_string());
-                return self.abandon(index, self.start.elapsed());
+                return self.abandon(index, self.start.elapsed(), Lost::Protocol);
             }
         };
         let Some(flight) = slot.flight else {
@@ -85,79 +92,91 @@ impl Worker<'_> {
         }
         let (status, close, retry_after) = (response.status, response.close, response.retry_after);
         let class = Class::of(status);
-        let times = Times {
-            intended: flight.intended,
-            sent,
-            answered: now,
-        };
-        self.busy -= 1;
+        let times = flight.times(sent, now);
         let setback = Setback::Answer {
             status,
             class,
             times,
         };
         // A success is by far the most frequent: it skips the decision.
-        if class == Class::Success || !self.repeat(index, flight, setback, retry_after, now) {
-            self.tally.time(flight.next.task, class, times);
-            self.slots[index].due = now + flight.next.think;
+        let again = match class {
+            Class::Success => None,
+            Class::Unavailable | Class::Other => self
+                .retry
+                .again_at(&flight, &setback, retry_after, (now, self.end))
+                .filter(|_| has_room),
+        };
+        if again.is_none() {
+            let asked = (flight.next.span, flight.earlier());
+            self.recorder.answered(now, asked, &response);
         }
-        if self.staffed <= index {
-            self.leave(index, now);
-        } else if close {
+        self.busy -= 1;
+        match again {
+            Some(due) => self.repeat(index, (flight, setback), due),
+            None => {
+                self.tally.time(flight.next.task, class, times);
+                self.slots[index].due = now + flight.next.think;
+            }
+        }
+        if close && index < self.staffed {
             self.reconnect(index);
         } else {
-            self.slots[index].state = State::Idle { since: now };
-            self.release(index, now);
+            self.set_free(index, now);
         }
         self.dispatch(now);
     }
 
-    /// Plans to send the request again, if that is right.
-    fn repeat(
-        &mut self,
-        index: usize,
-        flight: Flight,
-        setback: Setback,
-        retry_after: Option<Duration>,
-        now: Duration,
-    ) -> bool {
-        let when = (now, self.end);
-        let Some(due) = self.retry.again_at(&flight, &setback, retry_after, when) else {
-            return false;
-        };
+    /// The connection has its answer: for the next request, if its user stays.
+    fn set_free(&mut self, index: usize, now: Duration) {
+        if self.staffed <= index {
+            self.leave(index, now);
+        } else {
+            self.slots[index].state = State::Idle { since: now };
+            self.release(index, now);
+        }
+    }
+
+    /// Plans to send the request again.
+    fn repeat(&mut self, index: usize, (flight, setback): (Flight, Setback), due: Duration) {
         let slot = &mut self.slots[index];
         if self.orders.schedule.is_none() {
             slot.setback = Some(setback);
             slot.due = due;
-            return true;
+            return;
         }
         // The connection is for the schedule; the request waits elsewhere.
-        if REPEATS_MAX <= self.repeats.len() {
-            return false;
-        }
         let repeated = Repeated {
             out: std::mem::take(&mut slot.out),
             flight,
             setback,
         };
         self.repeats.push(due, repeated);
-        true
     }
 
     pub(super) fn fail_io(&mut self, index: usize, now: Duration, error: &std::io::Error) {
         self.tally.errors.io += 1;
         self.tally.last_error = Some(error.to_string());
-        self.abandon(index, now);
+        self.abandon(index, now, Lost::Io);
     }
 
     /// Gives up the attempt in flight, whose error was counted.
-    pub(super) fn abandon(&mut self, index: usize, now: Duration) {
+    pub(super) fn abandon(&mut self, index: usize, now: Duration, lost: Lost) {
         self.busy -= 1;
-        if let Some(flight) = self.slots[index].flight
-            && !self.repeat(index, flight, Setback::NoAnswer, None, now)
-        {
-            self.tally.give_up(flight.next.task, now);
-            self.slots[index].due = now + flight.next.think;
+        let has_room = self.has_room();
+        if let Some(flight) = self.slots[index].flight {
+            let setback = Setback::NoAnswer;
+            let again = self
+                .retry
+                .again_at(&flight, &setback, None, (now, self.end))
+                .filter(|_| has_room);
+            match again {
+                Some(due) => self.repeat(index, (flight, setback), due),
+                None => {
+                    self.recorder.unanswered(now, flight.next.span, lost);
+                    self.tally.give_up(flight.next.task, now);
+                    self.slots[index].due = now + flight.next.think;
+                }
+            }
         }
         self.slots[index].disconnect(now + RECONNECT_AFTER);
     }
@@ -173,6 +192,8 @@ impl Worker<'_> {
         waiting.extend(repeats.map(|repeated| (repeated.setback, repeated.flight)));
         for (setback, flight) in waiting {
             let task = flight.next.task;
+            self.recorder
+                .unanswered(self.end, flight.next.span, Lost::GivenUp);
             match setback {
                 Setback::NoAnswer => self.tally.give_up(task, self.end),
                 Setback::Answer { class, times, .. } => self.tally.time(task, class, times),

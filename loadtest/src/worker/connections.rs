@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::event::epoll;
 
 use super::{SCAN_EVERY, STAFF_EVERY, TIMER_TOKEN, Worker};
+use crate::journal::Lost;
 use crate::slot::{State, Used};
 
 /// Below any listen backlog: more at once could wait a second for a SYN retry.
@@ -186,7 +187,7 @@ impl Worker<'_> {
                     self.tally.errors.timeout += 1;
                     self.tally.last_error =
                         Some(format!("no answer within {:?}", self.orders.timeout));
-                    self.abandon(index, now);
+                    self.abandon(index, now, Lost::Timeout);
                 }
                 State::Down { retry_at }
                     if retry_at <= now

@@ -28,6 +28,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
 use crate::generator::Effort;
+use crate::journal::Recorder;
 use crate::live::{Board, PUBLISH_EVERY, Sheet};
 use crate::request::Requests;
 use crate::rng::Rng;
@@ -80,6 +81,7 @@ struct Repeated {
 pub(crate) struct Worker<'a> {
     orders: Orders,
     requests: Requests,
+    recorder: Recorder,
     slots: Vec<Slot>,
     /// Slots that may send, longest idle first; may name one that went down.
     idle: VecDeque<usize>,
@@ -114,7 +116,7 @@ impl<'a> Worker<'a> {
     /// the first thread; those that fail are counted and tried again later.
     pub(crate) fn connect(
         orders: Orders,
-        requests: Requests,
+        (requests, recorder): (Requests, Recorder),
         board: &'a Board,
     ) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -128,6 +130,7 @@ impl<'a> Worker<'a> {
         let rng = Rng::new(!orders.seed, orders.share.index);
         let mut worker = Self {
             requests,
+            recorder,
             slots,
             idle: VecDeque::new(),
             asleep: Agenda::new(),
@@ -174,6 +177,7 @@ impl<'a> Worker<'a> {
             self.dispatch(now);
             if now >= self.next_scan {
                 self.scan(now);
+                self.recorder.flush(now)?;
             }
             if now >= self.next_publish {
                 self.publish(now);
@@ -298,6 +302,8 @@ impl<'a> Worker<'a> {
             flight.attempt += 1;
             self.tally.send_again(flight.next.task, now);
         } else {
+            self.recorder
+                .sent(now, flight.next.span, self.requests.planned());
             self.tally.send(flight.next.task, now);
         }
         self.busy += 1;

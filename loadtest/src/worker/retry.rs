@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::request::Repeat;
 use crate::rng::Rng;
 use crate::slot::{Flight, Setback};
 
@@ -33,7 +34,7 @@ impl Retry {
         retry_after: Option<Duration>,
         (now, end): (Duration, Duration),
     ) -> Option<Duration> {
-        let wanted = flight.next.keyed.is_some()
+        let wanted = flight.next.repeat == Repeat::Safe
             && flight.attempt < self.retries_max
             && setback.is_in_doubt();
         if !wanted {
@@ -58,23 +59,18 @@ impl Retry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::key::Key;
-    use crate::request::{Keyed, Next};
+    use crate::request::{Next, Span};
     use crate::response::KeepBody;
     use crate::stats::{Class, Times};
 
     const END: Duration = Duration::from_secs(100);
 
-    const SAFE: Option<Keyed> = Some(Keyed {
-        first: Key::first(0, 0),
-        count: 1,
-    });
-
-    fn flight(attempt: u32, keyed: Option<Keyed>) -> Flight {
+    fn flight(attempt: u32, repeat: Repeat) -> Flight {
         let next = Next {
             task: 0,
             transfers: 1,
-            keyed,
+            span: Span::default(),
+            repeat,
             think: Duration::ZERO,
             keep: KeepBody::Problems,
         };
@@ -105,12 +101,12 @@ mod tests {
 
     #[test]
     fn what_is_in_doubt_is_sent_again_and_a_verdict_is_not() {
-        let ask = |keyed, setback: &Setback| {
-            let again = retry().again_at(&flight(0, keyed), setback, None, (Duration::ZERO, END));
+        let ask = |repeat, setback: &Setback| {
+            let again = retry().again_at(&flight(0, repeat), setback, None, (Duration::ZERO, END));
             again.is_some()
         };
-        assert!(ask(SAFE, &Setback::NoAnswer));
-        assert!(!ask(None, &Setback::NoAnswer));
+        assert!(ask(Repeat::Safe, &Setback::NoAnswer));
+        assert!(!ask(Repeat::Unsafe, &Setback::NoAnswer));
         for (status, expected) in [
             (503, true),
             (504, true),
@@ -119,8 +115,8 @@ mod tests {
             (422, false),
             (429, false),
         ] {
-            assert_eq!(ask(SAFE, &answer(status)), expected, "{status}");
-            assert!(!ask(None, &answer(status)), "{status}");
+            assert_eq!(ask(Repeat::Safe, &answer(status)), expected, "{status}");
+            assert!(!ask(Repeat::Unsafe, &answer(status)), "{status}");
         }
     }
 
@@ -128,7 +124,12 @@ mod tests {
     fn repeats_are_bounded_by_their_number_and_by_the_end_of_the_run() {
         let mut retry = retry();
         let mut at = |attempt, now| {
-            retry.again_at(&flight(attempt, SAFE), &Setback::NoAnswer, None, (now, END))
+            retry.again_at(
+                &flight(attempt, Repeat::Safe),
+                &Setback::NoAnswer,
+                None,
+                (now, END),
+            )
         };
         assert!(at(4, Duration::ZERO).is_some());
         assert!(at(5, Duration::ZERO).is_none());

@@ -1,0 +1,126 @@
+//! What was found, in numbers and some examples.
+//!
+//! Owns: which numbers are bad.
+//! Bound: `EXAMPLES_MAX` examples.
+//! Invariant: a broken promise is counted in a bad column at least once.
+
+use serde::Serialize;
+
+use super::Verdict;
+use super::args::Sharing;
+use super::ledger::Books;
+
+const EXAMPLES_MAX: usize = 20;
+
+/// The fates of transfers that got no answer, or none that tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Unanswered {
+    pub(crate) total: u64,
+    /// Why: the connection broke, `--timeout`, no HTTP, the run ended before it was
+    /// sent again, killed, 504 and its kin.
+    pub(crate) io: u64,
+    pub(crate) timeout: u64,
+    pub(crate) protocol: u64,
+    pub(crate) given_up: u64,
+    pub(crate) in_flight: u64,
+    pub(crate) unknown: u64,
+    /// What became of them.
+    pub(crate) applied: u64,
+    pub(crate) rejected: u64,
+    pub(crate) never_arrived: u64,
+    /// Sent without a key: nobody can ask.
+    pub(crate) unknowable: u64,
+}
+
+/// A broken promise to look at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Example {
+    pub(crate) problem: &'static str,
+    pub(crate) key: Option<String>,
+    pub(crate) txn_id: Option<String>,
+    pub(crate) asked: String,
+    pub(crate) found: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Findings {
+    /// Bytes of the journal's torn tail.
+    pub(crate) cut_bytes: u64,
+    pub(crate) transfers: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) acknowledged_replayed: u64,
+    /// Acknowledged ones without a key that were found: no key leads to them.
+    pub(crate) acknowledged_keyless_found: u64,
+    /// Acknowledged without a key or an id: nobody can ask.
+    pub(crate) acknowledged_unknowable: u64,
+    pub(crate) found_once: u64,
+    pub(crate) missing: u64,
+    pub(crate) doubled: u64,
+    pub(crate) wrong: u64,
+    pub(crate) rejected: u64,
+    /// Rejections with a key that are not kept.
+    pub(crate) rejections_missing: u64,
+    pub(crate) refused: u64,
+    /// Answered with a no, and money moved.
+    pub(crate) rejected_applied: u64,
+    /// Refused in this run, applied by an earlier one with the same seed.
+    pub(crate) refused_applied_before: u64,
+    pub(crate) unanswered: Unanswered,
+    pub(crate) books: Books,
+    pub(crate) examples: Vec<Example>,
+}
+
+impl Findings {
+    pub(crate) fn example(&mut self, make: impl FnOnce() -> Example) {
+        if self.examples.len() < EXAMPLES_MAX {
+            self.examples.push(make());
+        }
+    }
+
+    /// Transfers of the run's time that no key and no answer explains.
+    pub(crate) fn unexplained(&self) -> Option<u64> {
+        let keyless = self.books.rows?.keyless;
+        let explained = self.acknowledged_keyless_found
+            + self.acknowledged_unknowable
+            + self.unanswered.unknowable;
+        Some(keyless.saturating_sub(explained))
+    }
+
+    /// Names and numbers that must be zero; none is what nobody was asked.
+    pub(crate) fn bad(&self, sharing: Sharing) -> Vec<(&'static str, Option<u64>)> {
+        let rows = self.books.rows;
+        let unbalanced = u64::try_from(self.books.unbalanced.len()).unwrap_or(u64::MAX);
+        let shared = rows.map(|rows| rows.answers_shared);
+        let mut bad = vec![
+            ("missing", Some(self.missing)),
+            ("doubled", Some(self.doubled)),
+            ("wrong amount or accounts", Some(self.wrong)),
+            (
+                "rejected or refused, but applied",
+                Some(self.rejected_applied),
+            ),
+            ("rejections not kept", Some(self.rejections_missing)),
+            ("currencies out of balance", Some(unbalanced)),
+            ("overdrafts", Some(self.books.overdrafts)),
+            ("answers shared by several keys", shared),
+            (
+                "balances that are no sum",
+                rows.map(|rows| rows.balances_wrong),
+            ),
+        ];
+        match sharing {
+            Sharing::Alone => bad.push(("doubled without a key", self.unexplained())),
+            Sharing::Shared => {}
+        }
+        bad
+    }
+
+    pub(crate) fn verdict(&self, sharing: Sharing) -> Verdict {
+        let broken = |count: Option<u64>| count.is_some_and(|count| count > 0);
+        if !self.bad(sharing).iter().any(|(_, count)| broken(*count)) {
+            Verdict::Kept
+        } else {
+            Verdict::Broken
+        }
+    }
+}

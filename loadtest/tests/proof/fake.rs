@@ -1,0 +1,207 @@
+//! An engine with a ledger in memory, and with bad manners on request.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+/// How answers are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Honest,
+    /// Of ten transfers, closes instead of answering one that it applied and one
+    /// that it did not.
+    LosesAnswers,
+    /// Refuses every tenth transfer, but applies the first of them.
+    LiesOnce,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Transfer {
+    pub(crate) id: String,
+    pub(crate) key: Option<String>,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) amount: String,
+}
+
+#[derive(Debug, Default)]
+struct Ledger {
+    transfers: Vec<Transfer>,
+    requests: u64,
+    ids: u64,
+    account: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Fake {
+    pub(crate) address: SocketAddr,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+/// A version 7 id of the year 2286, so later than any run of this test; the last
+/// digit leaves room between two.
+pub(crate) fn id_of(number: u64) -> String {
+    format!("0914bc35-a000-7000-8000-{number:011x}0")
+}
+
+impl Fake {
+    /// Serves until the test process ends.
+    pub(crate) fn start(manner: Manner) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let ledger = Arc::<Mutex<Ledger>>::default();
+        let shared = Arc::clone(&ledger);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let ledger = Arc::clone(&shared);
+                std::thread::spawn(move || serve(stream.unwrap(), manner, &ledger));
+            }
+        });
+        Self { address, ledger }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        u64::try_from(self.transfers().len()).unwrap()
+    }
+
+    pub(crate) fn transfers(&self) -> Vec<Transfer> {
+        self.ledger.lock().unwrap().transfers.clone()
+    }
+
+    pub(crate) fn spoil<T>(&self, change: impl FnOnce(&mut Vec<Transfer>) -> T) -> T {
+        change(&mut self.ledger.lock().unwrap().transfers)
+    }
+
+    pub(crate) fn set_account(&self, json: &str) {
+        self.ledger.lock().unwrap().account = Some(json.to_owned());
+    }
+}
+
+/// None closes the connection.
+type Answer = Option<(u16, &'static str, String)>;
+
+fn serve(mut stream: TcpStream, manner: Manner, ledger: &Mutex<Ledger>) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    while let Some((line, key, body)) = read_request(&mut reader) {
+        let (method, path) = line.split_once(' ').unwrap();
+        let path = path.split(' ').next().unwrap();
+        let answer = match method {
+            "POST" => ledger.lock().unwrap().post(manner, path, key, &body),
+            _ => Some(ledger.lock().unwrap().get(path)),
+        };
+        let Some((status, headers, body)) = answer else {
+            return;
+        };
+        let length = body.len();
+        let text =
+            format!("HTTP/1.1 {status} X\r\n{headers}content-length: {length}\r\n\r\n{body}");
+        if stream.write_all(text.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn read_request(reader: &mut impl BufRead) -> Option<(String, Option<String>, Value)> {
+    let mut line = String::new();
+    reader
+        .read_line(&mut line)
+        .ok()
+        .filter(|count| *count > 0)?;
+    let (mut key, mut length) = (None, 0);
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header).ok()?;
+        let Some((name, value)) = header.trim_end().split_once(": ") else {
+            break;
+        };
+        match name {
+            "Idempotency-Key" => key = Some(value.to_owned()),
+            "Content-Length" => length = value.parse().unwrap(),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    Some((line.trim_end().to_owned(), key, body))
+}
+
+impl Ledger {
+    fn post(&mut self, manner: Manner, path: &str, key: Option<String>, body: &Value) -> Answer {
+        self.requests += 1;
+        let turn = self.requests % 10;
+        let refusal = (503, "", r#"{"status":503,"code":"queue_full"}"#.to_owned());
+        match (manner, turn) {
+            (Manner::LosesAnswers, 3) => return None,
+            (Manner::LiesOnce, 3) => {
+                if self.requests == 3 {
+                    self.apply(key, body);
+                }
+                return Some(refusal);
+            }
+            (Manner::Honest | Manner::LosesAnswers | Manner::LiesOnce, _) => {}
+        }
+        let body = if path == "/transactions" {
+            let items = body["transfers"].as_array().unwrap();
+            let results = items
+                .iter()
+                .map(|item| self.apply(item["idempotency_key"].as_str().map(str::to_owned), item));
+            json!({ "results": results.collect::<Vec<_>>() })
+        } else {
+            self.apply(key, body)
+        };
+        if manner == Manner::LosesAnswers && turn == 7 {
+            return None;
+        }
+        Some((200, "", body.to_string()))
+    }
+
+    fn apply(&mut self, key: Option<String>, item: &Value) -> Value {
+        self.ids += 1;
+        let id = id_of(self.ids);
+        self.transfers.push(Transfer {
+            id: id.clone(),
+            key,
+            from: item["from"].as_u64().unwrap(),
+            to: item["to"].as_u64().unwrap(),
+            amount: format!("{}.00", item["amount"]),
+        });
+        json!({ "txn_id": id, "status": "completed" })
+    }
+
+    fn get(&self, path: &str) -> (u16, &'static str, String) {
+        let shown = |found: &Transfer| {
+            let Transfer {
+                id,
+                from,
+                to,
+                amount,
+                ..
+            } = found;
+            format!(
+                r#"{{"id":"{id}","from":{from},"to":{to},"amount":{amount},"status":"completed"}}"#
+            )
+        };
+        if let Some(key) = path.strip_prefix("/transactions?idempotency_key=") {
+            let found = self
+                .transfers
+                .iter()
+                .filter(|t| t.key.as_deref() == Some(key));
+            let rows: Vec<_> = found.map(shown).collect();
+            return (200, "", format!("[{}]", rows.join(",")));
+        }
+        if let Some(id) = path.strip_prefix("/transactions/") {
+            let found = self.transfers.iter().find(|found| found.id == id);
+            let missing = (404, "", r#"{"code":"transaction_not_found"}"#.to_owned());
+            return found.map_or(missing, |found| (200, "", shown(found)));
+        }
+        if path.ends_with("&cursor=second") {
+            let account = self.account.as_ref();
+            return (200, "", format!("[{}]", account.map_or("", String::as_str)));
+        }
+        let funding = r#"[{"account_id":0,"currency":"JPY","balance":0,"min_balance":null}]"#;
+        (200, "X-Next-Cursor: second\r\n", funding.to_owned())
+    }
+}
