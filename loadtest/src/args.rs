@@ -59,7 +59,7 @@ struct RunArgs {
     /// after a broken connection, a timeout, 503 or 504. Waits 50 ms, then twice as
     /// long each time (up to 5 s, half of it random), or what Retry-After asks for;
     /// never beyond the end of the run. With 0, one request is one answer.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=1000))]
     retries: u32,
     /// Client threads. Default: half of the cores, at least 1.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(THREADS_MAX)))]

@@ -117,7 +117,7 @@ pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
     let mut tally = Tally::new(config.scenario.task_names());
     let mut efforts = Vec::new();
     for result in results {
-        let (part, effort) = result?;
+        let (part, effort) = result.inspect_err(|error| discard_journal(config, error))?;
         tally.merge(&part);
         efforts.push(effort);
     }
@@ -138,6 +138,15 @@ fn open_journal(config: &Config) -> Result<Option<Journal>, RunError> {
     let open = |plan| Journal::create(plan, config.threads).map_err(|error| (plan, error));
     let journal = config.journal.as_ref().map(open).transpose();
     journal.map_err(|(plan, error)| RunError::Journal(journal::explain(&plan.path, &error)))
+}
+
+/// A journal of a run that sent nothing is no evidence, and would be in the way
+/// of the next attempt.
+fn discard_journal(config: &Config, error: &RunError) {
+    if let (Some(plan), RunError::Unreachable { .. }) = (&config.journal, error) {
+        // If it cannot be removed, the next run says that it exists.
+        drop(std::fs::remove_file(&plan.path));
+    }
 }
 
 /// Waits for the disk; says if the load had to.

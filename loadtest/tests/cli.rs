@@ -272,7 +272,7 @@ fn refusals_are_counted_by_status_and_code_with_latencies_of_their_own() {
         let body = r#"{"status":503,"code":"queue_full"}"#;
         (http("503 Service Unavailable", "", body), After::Keep)
     });
-    let (code, document) = run(address, "--users 4");
+    let (code, document) = run(address, "--retries 0 --users 4");
     assert_eq!(code, Some(0), "a refusal is an answer: {document}");
     let refused = number(&document, "/statuses/503");
     assert!(refused > 0);
@@ -431,7 +431,7 @@ fn a_repeat_is_bounded_and_only_for_transfers_with_a_key() {
     let refuse: Answer = |_, _| (http("503 Service Unavailable", "", "{}"), After::Keep);
     for (flags, sent) in [
         ("--retries 2", 3),
-        ("", 1),
+        ("--retries 0", 1),
         ("--retries 2 --keys off", 1),
         ("--retries 2 --task balance", 1),
     ] {

@@ -30,7 +30,16 @@ fn loadtest() -> Command {
 fn run(address: SocketAddr, journal: &Path, flags: &str) {
     let output = loadtest()
         .args(["run", "--quiet", "--accounts", "1..=40"])
-        .args(["--users", "4", "--threads", "2", "--rate", "1000"])
+        .args([
+            "--users",
+            "4",
+            "--threads",
+            "2",
+            "--rate",
+            "1000",
+            "--retries",
+            "0",
+        ])
         .args(["--host", &format!("http://{address}")])
         .arg("--journal")
         .arg(journal)
@@ -178,6 +187,40 @@ fn unanswered_requests_get_their_true_fate() {
 }
 
 #[test]
+fn a_key_that_is_sent_again_is_found_once_unless_the_engine_forgot_it() {
+    for (manner, code) in [(Manner::LosesAnswers, 0), (Manner::ForgetsKeys, 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = folder.path().join("journal");
+        let fake = Fake::start(manner);
+        let scenario = folder.path().join("scenario.toml");
+        // What a user repeats on its own must be found once too.
+        let tasks = r#"[{ task = "transfer", weight = 9 }, { task = "repeat" }]"#;
+        let text = format!("[[classes]]\nname = \"a\"\ntasks = {tasks}\n");
+        std::fs::write(&scenario, text).unwrap();
+        let output = loadtest()
+            .args(["run", "--quiet", "--accounts", "1..=40", "--users", "4"])
+            .args([
+                "--run-time",
+                "1s",
+                "--host",
+                &format!("http://{}", fake.address),
+            ])
+            .arg("--scenario")
+            .arg(&scenario)
+            .arg("--journal")
+            .arg(&journal)
+            .output()
+            .unwrap();
+        assert!(output.status.code().is_some(), "{output:?}");
+        let found = verify(&journal, &[]);
+        let (doubled, replayed) = ("/doubled", "/acknowledged_replayed");
+        assert_eq!(number(&found, doubled) > 0, code == 1, "{}", found.1);
+        assert_eq!(number(&found, replayed) > 0, code == 0, "{}", found.1);
+        check(&found, code, &[("/missing", 0)]);
+    }
+}
+
+#[test]
 fn a_refusal_that_was_applied_is_a_broken_promise() {
     let folder = tempfile::tempdir().unwrap();
     let journal = folder.path().join("journal");
@@ -252,6 +295,17 @@ fn what_is_no_journal_has_no_verdict() {
     assert!(message.contains("not a journal"), "{message}");
     assert_eq!(verify("--host 127.0.0.1").0, Some(64));
     assert_eq!(verify("--database-url nonsense://").0, Some(64));
+
+    // Nothing was sent, so there is nothing to prove, and no file in the way.
+    let unreached = folder.path().join("unreached");
+    let output = loadtest()
+        .args(["run", "--quiet", "--host", "http://127.0.0.1:1"])
+        .arg("--journal")
+        .arg(&unreached)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(!unreached.exists());
 
     let fake = Fake::start(Manner::Honest);
     let again = loadtest()

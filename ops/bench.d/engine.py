@@ -215,6 +215,8 @@ class Ledger:
         command = [self.programs["loadtest"], "run", "--quiet"]
         command += ["--host", f"http://127.0.0.1:{engine.port}", "--json", path]
         command += ["--users", users, "--run-time", f"{seconds}s", "--task", task]
+        # An answer per request: what is refused is counted, not sent again.
+        command += ["--retries", "0"]
         command += ["--accounts", f"1..={self.accounts}", "--hot", hot, "--timeout", timeout]
         if rate is not None:
             command += ["--rate", rate]

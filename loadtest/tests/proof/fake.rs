@@ -13,6 +13,8 @@ pub(crate) enum Manner {
     /// Of ten transfers, closes instead of answering one that it applied and one
     /// that it did not.
     LosesAnswers,
+    /// The same, and takes every key for a new one.
+    ForgetsKeys,
     /// Refuses every tenth transfer, but applies the first of them.
     LiesOnce,
 }
@@ -134,31 +136,44 @@ impl Ledger {
         let turn = self.requests % 10;
         let refusal = (503, "", r#"{"status":503,"code":"queue_full"}"#.to_owned());
         match (manner, turn) {
-            (Manner::LosesAnswers, 3) => return None,
+            (Manner::LosesAnswers | Manner::ForgetsKeys, 3) => return None,
             (Manner::LiesOnce, 3) => {
                 if self.requests == 3 {
-                    self.apply(key, body);
+                    self.apply(manner, key, body);
                 }
                 return Some(refusal);
             }
-            (Manner::Honest | Manner::LosesAnswers | Manner::LiesOnce, _) => {}
+            (Manner::Honest | Manner::LosesAnswers | Manner::ForgetsKeys | Manner::LiesOnce, _) => {
+            }
         }
         let body = if path == "/transactions" {
             let items = body["transfers"].as_array().unwrap();
             let results = items
                 .iter()
-                .map(|item| self.apply(item["idempotency_key"].as_str().map(str::to_owned), item));
+                .map(|item| (item["idempotency_key"].as_str().map(str::to_owned), item))
+                .map(|(key, item)| self.apply(manner, key, item));
             json!({ "results": results.collect::<Vec<_>>() })
         } else {
-            self.apply(key, body)
+            self.apply(manner, key, body)
         };
-        if manner == Manner::LosesAnswers && turn == 7 {
+        if matches!(manner, Manner::LosesAnswers | Manner::ForgetsKeys) && turn == 7 {
             return None;
         }
-        Some((200, "", body.to_string()))
+        let replayed = if body["replayed"] == true {
+            "idempotency-replayed: true\r\n"
+        } else {
+            ""
+        };
+        Some((200, replayed, body.to_string()))
     }
 
-    fn apply(&mut self, key: Option<String>, item: &Value) -> Value {
+    fn apply(&mut self, manner: Manner, key: Option<String>, item: &Value) -> Value {
+        let known = |transfer: &&Transfer| key.is_some() && transfer.key == key;
+        if manner != Manner::ForgetsKeys
+            && let Some(earlier) = self.transfers.iter().find(known)
+        {
+            return json!({ "txn_id": earlier.id, "status": "completed", "replayed": true });
+        }
         self.ids += 1;
         let id = id_of(self.ids);
         self.transfers.push(Transfer {
