@@ -182,7 +182,9 @@ pub(crate) fn parse_stage(text: &str) -> Result<(Kind, Stage), String> {
         let (name, value) = part.trim().split_once('=').ok_or(SHAPE)?;
         match name.trim() {
             "duration" if duration.is_none() => {
-                duration = Some(humantime::parse_duration(value).map_err(|e| e.to_string())?);
+                let parsed = humantime::parse_duration(value);
+                let problem = |_| format!("duration={value}: expected a time such as 30s or 2m");
+                duration = Some(parsed.map_err(problem)?);
             }
             "rate" if level.is_none() => level = Some((Kind::Rate, parse_level(value)?)),
             "users" if level.is_none() => level = Some((Kind::Users, parse_level(value)?)),
@@ -213,6 +215,14 @@ mod tests {
     fn stages(text: &[&str]) -> Stages {
         let parsed = text.iter().map(|text| parse_stage(text).unwrap().1);
         Stages::new(parsed.collect(), 1_000_000).unwrap()
+    }
+
+    #[test]
+    fn a_stage_that_is_wrong_names_the_field() {
+        let message = parse_stage("duration=x,rate=1").unwrap_err();
+        assert!(message.starts_with("duration=x: "), "{message}");
+        let message = parse_stage("duration=1s,rate=x").unwrap_err();
+        assert!(message.starts_with("x: "), "{message}");
     }
 
     #[test]
