@@ -55,7 +55,9 @@ fn recording() {
     let mut micros = 1_u64;
     for _ in 0..TIMES {
         // 200 us to 4.2 ms in no order, so that no place of the histogram stays warm.
-        micros = micros.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        micros = micros
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
         let value = 200 + (micros >> 52);
         latency.saturating_record(black_box(value));
         service.saturating_record(black_box(value));
