@@ -10,15 +10,18 @@ be set by its environment variable, for example LOCUST_LAST_ACCOUNT. Only transf
 without a pause, as `ops/bench loadtest` runs it: --tags transfer --wait-max 0.
 
 A Locust process uses one core, however many the machine has: add --processes -1.
+LOCUST_CLIENT=requests takes Locust's usual client, HttpUser, which is several times
+slower than FastHttpUser but knows proxies and custom adapters.
 The accounts must exist and hold money: see "The first transfer" in the README.
 """
 
 import json
+import os
 import random
 import uuid
 from collections import deque
 
-from locust import FastHttpUser, between, constant_throughput, events, tag, task
+from locust import FastHttpUser, HttpUser, between, constant_throughput, events, tag, task
 
 # Transfers that a user remembers, to look up or to send again.
 RECENT_MAX = 16
@@ -64,7 +67,10 @@ def check_options(environment, **_):
         raise SystemExit("--wait-min, --wait-max and --user-rate: expected 0 or more")
 
 
-class Customer(FastHttpUser):
+Client = HttpUser if os.environ.get("LOCUST_CLIENT") == "requests" else FastHttpUser
+
+
+class Customer(Client):
     """One user with one connection."""
 
     def on_start(self):

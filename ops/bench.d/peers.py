@@ -88,7 +88,7 @@ def programs(options):
         found["wrk"] = shutil.which("wrk")
         if found["wrk"] is None:
             raise BenchError("wrk is missing: apt-get install wrk, or leave it out with --only")
-    if "locust" in options.sides:
+    if any(side.startswith("locust") for side in options.sides):
         # Beside the other data of this repository, so that it is installed once.
         found["locust"] = options.locust or locust_program(REPOSITORY / ".data", say)
     return found

@@ -12,6 +12,7 @@ RATIOS = [
     ("requests per second of CPU, against wrk", "loadtest", "wrk", "cpu_us", True, None),
     ("requests per second of CPU, against Locust", "loadtest", "locust", "cpu_us", True, None),
     ("requests per second, against static wrk", "loadtest", "wrk-static", "value", False, None),
+    ("requests per second, against HttpUser", "loadtest", "locust-requests", "value", False, None),
 ]
 # Name, side, field, sense, limit.
 LIMITS = [

@@ -34,6 +34,7 @@ MEANING = {
     "wrk": "wrk with Lua, a new key and two random accounts on each request",
     "loadtest": "the same from loadtest run, closed model, one thread",
     "locust": "the same from one Locust process (FastHttpUser, no pause)",
+    "locust-requests": "Locust with its usual client (HttpUser)",
     "wrk-static": "wrk with the same bytes each time: less work than the others do",
     "open": f"loadtest run --rate {OPEN_RATE}: how the schedule holds",
     "users-10000": f"loadtest run --users {MANY_USERS}: its memory",
@@ -265,28 +266,34 @@ def quantile(times, share):
     return None
 
 
-def locust(context):
-    # Its figures are reset when all users are there, a second after the start.
-    seconds = context.seconds + 1
-    command = [context.programs["locust"], "-f", context.programs["locustfile"], "--headless"]
-    command += ["--users", USERS, "--spawn-rate", USERS, "--run-time", f"{seconds}s"]
-    command += ["--reset-stats", "--json", "--skip-log", "--tags", "transfer"]
-    command += ["--wait-min", 0, "--wait-max", 0]
-    # Settings of the caller's own Locust are not those of this comparison.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
-    with warm_target(context) as target:
-        output, usage = client(context, target, [*command, "--host", target.url], seconds, env)
-    figures = parse_locust(output)
-    return rate_sample(figures["rate"], usage) | {
-        "p50_ms": figures["p50_ms"],
-        "p99_ms": figures["p99_ms"],
-    }
+def locust(client_name):
+    def side(context):
+        # Its figures are reset when all users are there, a second after the start.
+        seconds = context.seconds + 1
+        command = [context.programs["locust"], "-f", context.programs["locustfile"], "--headless"]
+        command += ["--users", USERS, "--spawn-rate", USERS, "--run-time", f"{seconds}s"]
+        command += ["--reset-stats", "--json", "--skip-log", "--tags", "transfer"]
+        command += ["--wait-min", 0, "--wait-max", 0]
+        # Settings of the caller's own Locust are not those of this comparison.
+        env = {name: value for name, value in os.environ.items() if name[:7] != "LOCUST_"}
+        env["LOCUST_CLIENT"] = client_name
+        with warm_target(context) as target:
+            command += ["--host", target.url]
+            output, usage = client(context, target, command, seconds, env)
+        figures = parse_locust(output)
+        return rate_sample(figures["rate"], usage) | {
+            "p50_ms": figures["p50_ms"],
+            "p99_ms": figures["p99_ms"],
+        }
+
+    return side
 
 
 RUNNERS = {
     "wrk": wrk(),
     "loadtest": loadtest(USERS),
-    "locust": locust,
+    "locust": locust("fast"),
+    "locust-requests": locust("requests"),
     "wrk-static": wrk({"TRANSFER_STATIC": "1"}),
     "open": open_model,
     "users-10000": loadtest(MANY_USERS),
