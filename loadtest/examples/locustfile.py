@@ -12,7 +12,7 @@ without a pause, as `ops/bench loadtest` runs it: --tags transfer --wait-max 0.
 A Locust process uses one core, however many the machine has: add --processes -1.
 LOCUST_CLIENT=requests takes Locust's usual client, HttpUser, which is several times
 slower than FastHttpUser but knows proxies and custom adapters.
-The accounts must exist and hold money: see "The first transfer" in the README.
+The accounts must exist and hold money: `ops/run` opens 1 to 1000.
 """
 
 import json
