@@ -13,6 +13,7 @@
 
 use std::convert::Infallible;
 use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -20,9 +21,12 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, server::conn::http1};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 
+/// As many as the system allows (`net.core.somaxconn`): of 10,000 connections that come
+/// at once, one that finds no room waits a second.
+const BACKLOG: u32 = 16_384;
 /// As long as the engine's answer to a transfer.
 const TRANSFER: &[u8] = br#"{"txn_id":"019aa8a1-0000-7000-8000-000000000001","status":"completed","from":1,"to":2,"amount":1.00,"created_at":"2026-11-21T12:00:00.000Z"}"#;
 const BALANCE: &[u8] = br#"{"account_id":1,"balance":10000.00,"cached":true,"version":1,"currency":"USD","balance_minor":"1000000"}"#;
@@ -37,7 +41,9 @@ fn main() -> std::io::Result<()> {
 }
 
 async fn serve() -> std::io::Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    let listener = socket.listen(BACKLOG)?;
     let mut out = std::io::stdout();
     writeln!(out, "http://{}", listener.local_addr()?)?;
     out.flush()?;

@@ -26,8 +26,9 @@ WARM_UP_SECONDS = 1
 GRACE_SECONDS = 60
 STOP_SECONDS_MAX = 10
 SAMPLE_SECONDS = 0.05
-# Between these shares of the run: Locust takes a second to start, another to spawn.
-MIDDLE = (0.35, 0.9)
+# From here to there before the end, as shares of the measured seconds: to start, to
+# spawn and to open 10,000 connections take a client as long as they take.
+MIDDLE = (0.8, 0.2)
 SCRIPT = Path(__file__).with_name("transfer.lua")
 TICKS = os.sysconf("SC_CLK_TCK")
 MEANING = {
@@ -109,14 +110,17 @@ class Usage:
                 self.rss_mib = max(self.rss_mib, int(line.split()[1]) / 1024)
                 self.points.append((time.monotonic(), *map(cpu_seconds, stats)))
 
-    def shares(self):
-        """Of a core, by client and target, over the middle of what was sampled."""
-        if len(self.points) < 4:
+    def shares(self, seconds):
+        """Of a core, by client and target, over the middle of the last `seconds`."""
+        last = self.points[-1][0] if self.points else 0.0
+        begin, end = MIDDLE
+        inside = [p for p in self.points if last - begin * seconds <= p[0] <= last - end * seconds]
+        if len(inside) < 2:
             raise BenchError("the client ended before its CPU time could be read")
-        count = len(self.points) - 1
-        begin, end = (self.points[round(count * share)] for share in MIDDLE)
-        wall = end[0] - begin[0]
-        return [(after - before) / wall for before, after in zip(begin[1:], end[1:])]
+        first, last = inside[0], inside[-1]
+        return [
+            (after - before) / (last[0] - first[0]) for before, after in zip(first[1:], last[1:])
+        ]
 
 
 def client(context, target, command, seconds, env=None):
@@ -168,8 +172,8 @@ def warm_target(context):
         yield target
 
 
-def rate_sample(rate, usage):
-    client_cpu, target_cpu = usage.shares()
+def rate_sample(rate, usage, seconds):
+    client_cpu, target_cpu = usage.shares(seconds)
     return {
         "value": rate,
         "unit": "req/s",
@@ -201,7 +205,7 @@ def wrk(env=()):
             )
         figures = parse_wrk(output)
         rate = figures["requests"] / figures["duration_us"] * 1e6
-        return rate_sample(rate, usage) | {
+        return rate_sample(rate, usage, context.seconds) | {
             "p50_ms": figures["p50_us"] / 1000,
             "p99_ms": figures["p99_us"] / 1000,
         }
@@ -216,7 +220,7 @@ def loadtest(users, *flags):
                 context, target, context.seconds, "--users", users, *flags
             )
         latency = document["latency_us"]["2xx"]
-        return rate_sample(document["rate"], usage) | {
+        return rate_sample(document["rate"], usage, context.seconds) | {
             "p50_ms": latency["p50"] / 1000,
             "p99_ms": latency["p99"] / 1000,
             "unsent": document["requests"]["unsent"],
@@ -281,7 +285,7 @@ def locust(client_name):
             command += ["--host", target.url]
             output, usage = client(context, target, command, seconds, env)
         figures = parse_locust(output)
-        return rate_sample(figures["rate"], usage) | {
+        return rate_sample(figures["rate"], usage, context.seconds) | {
             "p50_ms": figures["p50_ms"],
             "p99_ms": figures["p99_ms"],
         }

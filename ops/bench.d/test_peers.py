@@ -77,17 +77,22 @@ class Usage(unittest.TestCase):
         stat = f"7 (a (b) c) {' '.join(fields)}"
         self.assertEqual(peers_sides.cpu_seconds(stat) * peers_sides.TICKS, 200)
 
-    def test_shares_leave_out_the_start_and_the_end(self):
+    def test_shares_are_of_the_measured_seconds_and_not_of_the_start(self):
         usage = peers_sides.Usage(0, 0)
-        # Half a core in the middle, none at either end.
-        for moment in range(101):
-            cpu = min(max(moment - 20, 0), 75) / 2
-            usage.points.append((float(moment), cpu, cpu / 2))
-        self.assertEqual(usage.shares(), [0.5, 0.25])
+        # 90 s to connect for nothing, then half a core for ten, but for their last second.
+        for moment in range(1001):
+            cpu = min(max(moment - 900, 0), 90) / 20
+            usage.points.append((moment / 10, cpu, cpu / 2))
+        client, target = usage.shares(10)
+        self.assertAlmostEqual(client, 0.5)
+        self.assertAlmostEqual(target, 0.25)
 
     def test_shares_of_too_little_are_refused(self):
-        with self.assertRaises(BenchError):
-            peers_sides.Usage(0, 0).shares()
+        usage = peers_sides.Usage(0, 0)
+        for points in ([], [(1.0, 0.0, 0.0)]):
+            usage.points = points
+            with self.assertRaises(BenchError):
+                usage.shares(1)
 
 
 class Ratios(unittest.TestCase):
