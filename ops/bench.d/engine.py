@@ -1,10 +1,7 @@
 """The engine under load: its process, its accounts, its load generator.
 
-The load generator is our own, not wrk: it is the lighter of the two. Each on one
-core of a 2-core Xeon against a hyper server on the other (2026-11-21, POST
-/transaction with a key of its own on each, 5 s, user and system time divided by
-requests): at 64 connections loadtest took 4.5 us and wrk with Lua 5.6 us, at 256
-connections 3.8 us and 5.2 us.
+The load generator is our own: `ops/bench loadtest` measures what it costs, against
+wrk and Locust.
 """
 
 import http.client

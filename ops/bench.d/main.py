@@ -33,7 +33,9 @@ def parse(arguments):
         prog="ops/bench",
         description="Compares the engine with plain SQL on a private PostgreSQL whose "
         "commits are durable. All figures of one run come from one machine; compare ratios.",
-        epilog="Sides: " + ", ".join(sides.SIDES),
+        epilog="Sides: "
+        + ", ".join(sides.SIDES)
+        + ". The load generator itself against wrk and Locust: ops/bench loadtest --help",
     )
     add = parser.add_argument
     add(
