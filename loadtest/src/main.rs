@@ -22,6 +22,7 @@ mod run;
 mod scenario;
 mod schedule;
 mod series;
+mod session;
 mod slot;
 mod stages;
 mod stats;
@@ -31,9 +32,11 @@ mod worker;
 
 use std::process::ExitCode;
 
-use crate::args::{Parsed, parse};
+use crate::args::{Config, Parsed, parse};
+use crate::live::Interrupt;
 use crate::report::{Report, Verdict};
 use crate::run::Ended;
+use crate::session::Session;
 
 /// Bad arguments (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
@@ -59,19 +62,26 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let outcome = match run::run(&config) {
-        Ok(outcome) => outcome,
-        Err(error) => return finish(Err(error.to_string())),
-    };
+    match run(*config) {
+        Ok((Ended::Stopped, _)) => ExitCode::from(EXIT_INTERRUPTED),
+        Ok((Ended::InTime | Ended::NotYet, verdict)) => finish(Ok(verdict)),
+        Err(error) => finish(Err(error)),
+    }
+}
+
+/// One run, watched from the terminal.
+fn run(config: Config) -> Result<(Ended, Verdict), String> {
+    let interrupt = Interrupt::listen().map_err(|error| format!("listen for Ctrl-C: {error}"))?;
+    let mut session = Session::start(config.clone()).map_err(|error| error.to_string())?;
+    live::watch(&mut session, config.progress, &interrupt);
+    let outcome = session.join().map_err(|error| error.to_string())?;
     let (ended, sending) = (outcome.ended, outcome.sending);
-    if ended == Ended::Interrupted {
+    if ended == Ended::Stopped {
         eprintln!("loadtest: interrupted after {sending:?}; the report is of what was done");
     }
     let delivered = Report::new(&config, outcome).deliver(&config.output);
-    if delivered.is_ok() && ended == Ended::Interrupted {
-        return ExitCode::from(EXIT_INTERRUPTED);
-    }
-    finish(delivered.map_err(|error| error.to_string()))
+    let verdict = delivered.map_err(|error| error.to_string())?;
+    Ok((ended, verdict))
 }
 
 fn finish(result: Result<Verdict, String>) -> ExitCode {

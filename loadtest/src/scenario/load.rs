@@ -19,7 +19,7 @@ use crate::stages::{Kind, Stage, Stages};
 /// One address pair has about 28,000 client ports on a default Linux.
 pub(crate) const USERS_MAX: u32 = 20_000;
 pub(crate) const RATE_MAX: u64 = 10_000_000;
-const RUN_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const RUN_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const USERS_DEFAULT: u32 = 64;
 const RUN_TIME_DEFAULT: Duration = Duration::from_secs(10);
 
