@@ -28,6 +28,7 @@ mod stages;
 mod stats;
 mod threshold;
 mod verify;
+mod web;
 mod worker;
 
 use std::process::ExitCode;
@@ -63,15 +64,26 @@ fn main() -> ExitCode {
         }
     };
     match run(*config) {
-        Ok((Ended::Stopped, _)) => ExitCode::from(EXIT_INTERRUPTED),
-        Ok((Ended::InTime | Ended::NotYet, verdict)) => finish(Ok(verdict)),
+        Ok(Quit::Interrupted) => ExitCode::from(EXIT_INTERRUPTED),
+        Ok(Quit::Done(verdict)) => finish(Ok(verdict)),
         Err(error) => finish(Err(error)),
     }
 }
 
-/// One run, watched from the terminal.
-fn run(config: Config) -> Result<(Ended, Verdict), String> {
+/// How the process ends if nothing failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quit {
+    Done(Verdict),
+    /// A run was stopped by Ctrl-C, and reported.
+    Interrupted,
+}
+
+/// One run, watched from the terminal, or as many as the page starts.
+fn run(config: Config) -> Result<Quit, String> {
     let interrupt = Interrupt::listen().map_err(|error| format!("listen for Ctrl-C: {error}"))?;
+    if let Some(address) = config.web.web {
+        return web::run(config, address, &interrupt);
+    }
     let mut session = Session::start(config.clone()).map_err(|error| error.to_string())?;
     live::watch(&mut session, config.progress, &interrupt);
     let outcome = session.join().map_err(|error| error.to_string())?;
@@ -81,7 +93,10 @@ fn run(config: Config) -> Result<(Ended, Verdict), String> {
     }
     let delivered = Report::new(&config, outcome).deliver(&config.output);
     let verdict = delivered.map_err(|error| error.to_string())?;
-    Ok((ended, verdict))
+    Ok(match ended {
+        Ended::Stopped => Quit::Interrupted,
+        Ended::InTime | Ended::NotYet => Quit::Done(verdict),
+    })
 }
 
 fn finish(result: Result<Verdict, String>) -> ExitCode {

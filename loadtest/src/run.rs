@@ -15,6 +15,7 @@ use crate::journal::{self, Journal, Recorder};
 use crate::live::Board;
 use crate::request::{Numbers, Plans, Requests};
 use crate::schedule::{Schedule, Share};
+use crate::session::Wanted;
 use crate::stats::Tally;
 use crate::worker::{Orders, Worker};
 
@@ -33,6 +34,8 @@ pub(crate) struct Outcome {
     /// How long requests were sent: the run time, or less if it was stopped.
     pub(crate) sending: Duration,
     pub(crate) ended: Ended,
+    /// The most users and the highest rate that were asked for at any time.
+    pub(crate) most: Wanted,
     pub(crate) generator: Generator,
 }
 

@@ -157,7 +157,9 @@ impl Session {
         let change = self.change(users, per_second)?;
         raise_file_limit(users).map_err(|error| Refusal::Files(error.to_string()))?;
         self.give(Order::Users(change))?;
-        self.staff = self.staff.changed(change, self.config.scenario.load.run_time);
+        self.staff = self
+            .staff
+            .changed(change, self.config.scenario.load.run_time);
         Ok(())
     }
 
@@ -203,7 +205,10 @@ impl Session {
 
     /// Whether no more is sent: the run time is over, or it was stopped.
     pub(crate) fn is_stopping(&self) -> bool {
-        self.board.is_stopped() || self.elapsed().is_some_and(|at| self.config.scenario.load.run_time <= at)
+        self.board.is_stopped()
+            || self
+                .elapsed()
+                .is_some_and(|at| self.config.scenario.load.run_time <= at)
     }
 
     pub(crate) fn is_finished(&self) -> bool {
@@ -261,6 +266,10 @@ impl Session {
             elapsed,
             sending,
             ended,
+            most: Wanted {
+                users: self.staff.peak(),
+                rate: self.arrivals.as_ref().map(Stages::peak),
+            },
             generator: Generator::new(&efforts),
         }
     }

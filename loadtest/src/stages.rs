@@ -111,6 +111,15 @@ impl Part {
         self.stage.last_within(parts)
     }
 
+    fn peak(&self) -> u64 {
+        let end = if self.lasts == self.stage.duration {
+            self.stage.to
+        } else {
+            self.level_at(self.lasts)
+        };
+        self.stage.from.max(end)
+    }
+
     /// Rounded up: the first of a ramp's users starts at once.
     fn level_at(&self, into: Duration) -> u64 {
         let stage = &self.stage;
@@ -229,7 +238,7 @@ impl Stages {
 
     /// The highest level.
     pub(crate) fn peak(&self) -> u64 {
-        let levels = self.0.iter().map(|part| part.stage.from.max(part.stage.to));
+        let levels = self.0.iter().map(Part::peak);
         levels.max().unwrap_or(0)
     }
 

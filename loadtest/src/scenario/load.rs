@@ -70,7 +70,7 @@ pub(super) fn load(document: &Document, args: &LoadArgs) -> Result<Load, Wrong> 
         }),
     };
     let run_time = document.run_time.as_ref().map(|time| time.get_ref().0.0);
-    let run_time = args.run_time.or(run_time);
+    let run_time = args.run_time.or(run_time).or(args.run_time_unsaid);
     if stages.is_some() && args.run_time.is_some() {
         return Err(Wrong::of_flag("run_time", "the stages say that already"));
     }
