@@ -280,3 +280,108 @@ impl Drop for Session {
         self.board.stop();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpListener};
+    use std::time::Instant;
+
+    use super::*;
+    use crate::args::{Parsed, parse};
+
+    /// Answers each piece that comes, in time for no request to be split.
+    fn target() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 4096];
+                    while stream.read(&mut buffer).is_ok_and(|count| count > 0) {
+                        std::thread::sleep(Duration::from_millis(2));
+                        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+                        if stream.write_all(answer).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    fn start(flags: &str) -> Session {
+        let host = format!("http://{}", target());
+        let flags = format!("loadtest run --task health --host {host} {flags}");
+        let flags = flags.split_whitespace().map(std::ffi::OsString::from);
+        let Parsed::Run(config) = parse(flags) else {
+            panic!("not a run");
+        };
+        Session::start(*config).unwrap()
+    }
+
+    #[track_caller]
+    fn until(session: &mut Session, so: impl Fn(&Snapshot) -> bool) {
+        let begun = Instant::now();
+        loop {
+            let snapshot = session.snapshot();
+            if snapshot.as_ref().is_some_and(&so) {
+                return;
+            }
+            let hangs = Duration::from_secs(60) < begun.elapsed();
+            assert!(!hangs, "never came: {snapshot:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[test]
+    fn users_come_and_go_when_no_stage_is_left_and_every_request_is_counted() {
+        let mut session = start("--users 4 --spawn-rate 1000 --threads 2 --run-time 1h");
+        until(&mut session, |now| now.users == 4);
+        for users in [50, 1, 9] {
+            session.set_users(users, None).unwrap();
+            until(&mut session, |now| now.users == users);
+            assert_eq!(session.wanted(), Wanted { users, rate: None });
+        }
+        assert_eq!(session.set_rate(5), Err(Refusal::ClosedModel));
+        let refused = session.set_users(u64::from(USERS_MAX) + 1, None);
+        assert_eq!(refused, Err(Refusal::Users { least: 1 }));
+        session.stop();
+        assert_eq!(session.set_users(5, None), Err(Refusal::Over));
+        let outcome = session.join().unwrap();
+        assert_eq!(outcome.ended, Ended::Stopped);
+        assert_eq!(outcome.most.users, 50);
+        assert_eq!(outcome.tally.sent, outcome.tally.responses);
+        assert_eq!(outcome.tally.errors.total(), 0);
+        // A user who left was answered first, and is no lost connection.
+        assert_eq!(outcome.tally.reconnects, 0);
+    }
+
+    #[test]
+    fn a_rate_is_changed_and_the_counts_so_far_are_the_same_run() {
+        let mut session = start("--users 8 --threads 2 --rate 1 --run-time 1h");
+        until(&mut session, |now| now.users == 8);
+        session.set_rate(500).unwrap();
+        until(&mut session, |now| now.sent > 100);
+        let request = session.want_so_far();
+        let begun = Instant::now();
+        let so_far = loop {
+            if let Some(outcome) = session.so_far(request) {
+                break outcome;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60));
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert_eq!(so_far.ended, Ended::NotYet);
+        assert!(so_far.tally.sent > 100);
+        assert_eq!(session.set_users(1, None), Err(Refusal::Users { least: 2 }));
+        session.stop();
+        let outcome = session.join().unwrap();
+        assert!(so_far.tally.sent <= outcome.tally.sent);
+        assert_eq!(outcome.most.rate, Some(500));
+        // At one a second it would have taken minutes.
+        assert!(outcome.sending < Duration::from_secs(60));
+    }
+}
