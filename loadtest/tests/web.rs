@@ -438,6 +438,8 @@ fn a_person_starts_changes_and_stops_a_run_on_the_page() {
     page.click("#stop");
     page.wait(&format!("{} === 'Finished'", text("phase")));
     page.wait("document.querySelector('#requirements').innerText.includes('held')");
+    let users = page.eval("document.querySelector('#users').value");
+    assert_eq!(users, "25", "the next run begins as the last one ended");
     let links = "[...document.querySelectorAll('#downloads a')].map((a) => a.pathname)";
     let links = page.eval(links);
     assert_eq!(links.as_array().map(Vec::len), Some(5));
@@ -452,6 +454,48 @@ fn a_person_starts_changes_and_stops_a_run_on_the_page() {
         json!({"type": "keyDown", "key": "Home"}),
     );
     page.wait("document.querySelector('#chart-users .cross') !== null");
+    assert_eq!(page.faults, [""; 0]);
+}
+
+#[test]
+fn the_stages_of_a_rate_are_followed_until_somebody_changes_it() {
+    if browser::is_skipped() {
+        eprintln!("LOADTEST_SKIP_BROWSER=1: the page was not opened");
+        return;
+    }
+    let target = host(target());
+    let flags = ["--host", &target, "--users", "20"];
+    let stages = [
+        "--stage",
+        "duration=1s,rate=0..30",
+        "--stage",
+        "duration=1h,rate=30",
+    ];
+    let loadtest = Loadtest::start(&[&flags[..], &stages].concat());
+    let mut page = open_page(&loadtest, "stages");
+    page.wait("document.querySelector('#rate').disabled");
+    page.picture(&pictures().join("staged-1280-light.png"));
+    page.click("#start");
+    page.wait(&format!("{} === 'of 30 wanted'", text("note-rate")));
+    page.fill("#rate", "500");
+    page.click("#apply");
+    page.wait(&format!("{} === 'of 500 wanted'", text("note-rate")));
+    page.wait(&format!("Number.parseFloat({}) > 100", text("tile-rate")));
+    page.size(390, 844);
+    page.picture(&pictures().join("open-390-light.png"));
+    page.click("#stop");
+    page.wait(&format!("{} === 'Finished'", text("phase")));
+    // Without the stages the fields say what the next run is.
+    page.click("#staged");
+    page.fill("#rate", "40");
+    page.fill("#run-time", "1s");
+    page.click("#start");
+    let state = loadtest.until("a second run", |state| {
+        number(state, "/run") == 2 && state["phase"] == "finished"
+    });
+    // However slow this machine is just now.
+    let due = number(&state, "/snapshot/sent") + number(&state, "/snapshot/unsent");
+    assert_eq!(due, 40, "{state}");
     assert_eq!(page.faults, [""; 0]);
 }
 

@@ -12,11 +12,12 @@ function element(name, attributes = {}, text = '') {
   return node;
 }
 
-/** The round number at or above a value. */
-function roof(value) {
-  if (!(value > 0)) return 1;
-  const scale = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 2.5, 5, 10].find((step) => value <= step * scale) * scale;
+/** A round distance between grid lines, for at most four of them. */
+function gap(highest, least) {
+  const raw = Math.max(highest / 4, least);
+  const scale = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 2.5, 5, 10].find((each) => raw <= each * scale * 1.000001) * scale;
+  return Number.isInteger(step / least) ? step : Math.ceil(step / least) * least;
 }
 
 /** Seconds as 45 s, 2:05 or 1:02:05. */
@@ -29,9 +30,13 @@ export function clock(seconds) {
 }
 
 export class Chart {
-  /** `lines`: place in a point, name, colour and, for one of them, `area`. */
-  constructor(figure, { title, lines, format }) {
+  /**
+   * `lines`: place in a point, name, colour, `area` to fill below it, `gaps` where 0
+   * means that nothing was measured; `least`: the least distance of grid lines.
+   */
+  constructor(figure, { title, lines, format, least }) {
     this.lines = lines;
+    this.least = least;
     this.format = format;
     this.title = title;
     this.points = [];
@@ -41,6 +46,9 @@ export class Chart {
     heading.textContent = title;
     this.legend = document.createElement('p');
     this.legend.className = 'legend';
+    this.when = document.createElement('span');
+    this.when.className = 'when';
+    this.legend.append(this.when);
     this.keys = lines.map(({ name, colour }) => {
       const key = document.createElement('span');
       key.className = `key ${colour}`;
@@ -106,17 +114,26 @@ export class Chart {
     this.span = Math.max(10, this.points[this.last]?.[0] ?? 0);
     let highest = 0;
     for (const point of this.points) for (const { at } of this.lines) highest = Math.max(highest, point[at]);
-    const top = roof(highest);
+    const step = gap(highest, this.least);
+    const top = Math.max(1, Math.ceil(highest / step)) * step;
     const x = (seconds) => PAD.left + (seconds / this.span) * this.width;
     const y = (value) => PAD.top + height - (value / top) * height;
 
-    const nodes = this.axes(x, y, top, box, height);
+    const nodes = this.axes(x, y, highest > 0 ? top : 0, step, box);
     const shown = thin(this.points, Math.max(50, this.width / 2), this.lines);
-    for (const { at, colour, area } of this.lines) {
+    for (const { at, colour, area, gaps } of this.lines) {
       if (shown.length === 0) break;
       const group = element('g', { class: colour });
-      const path = shown.map((point, i) => `${i ? 'L' : 'M'}${x(point[0]).toFixed(1)} ${y(point[at]).toFixed(1)}`).join('');
-      if (area) {
+      let path = '';
+      let pen = 'M';
+      for (const point of shown) {
+        if (gaps && point[at] === 0) pen = 'M';
+        else {
+          path += `${pen}${x(point[0]).toFixed(1)} ${y(point[at]).toFixed(1)}`;
+          pen = 'L';
+        }
+      }
+      if (area && path) {
         const floor = y(0).toFixed(1);
         const end = `L${x(shown.at(-1)[0]).toFixed(1)} ${floor}L${x(shown[0][0]).toFixed(1)} ${floor}Z`;
         group.append(element('path', { class: 'area', d: path + end }));
@@ -141,17 +158,15 @@ export class Chart {
     this.tell(read);
   }
 
-  axes(x, y, top, box, height) {
+  axes(x, y, top, step, box) {
     const nodes = [];
-    const rows = height < 160 ? 2 : 4;
-    for (let i = 0; i <= rows; i += 1) {
-      const value = (top * i) / rows;
+    for (let value = 0; value <= top * 1.000001; value += step) {
       nodes.push(element('line', { class: 'grid', x1: PAD.left, x2: box.width - PAD.right, y1: y(value), y2: y(value) }));
       nodes.push(element('text', { x: PAD.left - 8, y: y(value) + 4, 'text-anchor': 'end' }, this.format(value)));
     }
     const room = Math.max(2, Math.floor(this.width / 80));
-    const step = STEPS.find((seconds) => this.span / seconds <= room) ?? STEPS.at(-1);
-    for (let seconds = 0; seconds <= this.span; seconds += step) {
+    const apart = STEPS.find((seconds) => this.span / seconds <= room) ?? STEPS.at(-1);
+    for (let seconds = 0; seconds <= this.span; seconds += apart) {
       const anchor = x(seconds) > box.width - 40 ? 'end' : 'middle';
       const place = anchor === 'end' ? box.width - 2 : x(seconds);
       nodes.push(element('text', { x: place, y: box.height - 5, 'text-anchor': anchor }, clock(seconds)));
@@ -159,10 +174,12 @@ export class Chart {
     return nodes;
   }
 
-  /** The legend is the reading; a screen reader hears the same. */
+  /** While a moment is read the legend has its values; a screen reader hears them. */
   tell(read) {
     const values = this.lines.map(({ at }) => (read ? this.format(read[at]) : '–'));
-    values.forEach((value, i) => { this.keys[i].textContent = value; });
+    const reads = this.reading !== null;
+    values.forEach((value, i) => { this.keys[i].textContent = reads ? value : ''; });
+    this.when.textContent = reads ? `at ${clock(read[0])}` : '';
     const when = read ? ` at ${clock(read[0])}` : '';
     const words = this.lines.map(({ name }, i) => `${name} ${values[i]}`).join(', ');
     this.svg.setAttribute('aria-label', `${this.title}${when}: ${words}. Arrow keys read other moments.`);

@@ -58,7 +58,7 @@ struct Plan {
     host: String,
     tasks: Vec<String>,
     model: Model,
-    users: u32,
+    users: u64,
     spawn_rate: Option<u64>,
     rate: Option<u64>,
     /// None goes on until it is stopped.
@@ -107,6 +107,8 @@ struct Inner {
     session: Option<Session>,
     snapshot: Option<Snapshot>,
     wanted: Wanted,
+    /// What was last asked for: the next run begins with it unless told otherwise.
+    asked: Wanted,
     history: History,
     report: Option<Arc<Report>>,
     result: Option<RunResult>,
@@ -115,6 +117,7 @@ struct Inner {
 
 impl Desk {
     pub(super) fn new(base: Config) -> Self {
+        let asked = load_of(&base);
         Self {
             inner: Mutex::new(Inner {
                 config: base.clone(),
@@ -124,6 +127,7 @@ impl Desk {
                 session: None,
                 snapshot: None,
                 wanted: Wanted::default(),
+                asked,
                 history: History::new(),
                 report: None,
                 result: None,
@@ -155,6 +159,7 @@ impl Desk {
         inner.run += 1;
         inner.phase = Phase::Starting;
         inner.wanted = session.wanted();
+        inner.asked = load_of(&config);
         inner.session = Some(session);
         inner.config = config;
         inner.snapshot = None;
@@ -180,7 +185,10 @@ impl Desk {
         let spawn_rate = inner.config.given.load.spawn_rate;
         let session = inner.session.as_mut();
         let session = session.ok_or_else(|| Problem::conflict("no run goes on"))?;
-        load.apply(session, spawn_rate)
+        load.apply(session, spawn_rate)?;
+        inner.asked.users = load.users.unwrap_or(inner.asked.users);
+        inner.asked.rate = load.rate.or(inner.asked.rate);
+        Ok(())
     }
 
     /// Looks after the run; gives it once it has ended.
@@ -198,6 +206,9 @@ impl Desk {
         inner.wanted = wanted;
         if let Some(snapshot) = snapshot {
             inner.history.add(&snapshot);
+            if finished {
+                inner.history.end(&snapshot);
+            }
             inner.snapshot = Some(snapshot);
         }
         if !finished {
@@ -244,7 +255,7 @@ impl Desk {
             phase: inner.phase,
             run: inner.run,
             problem: inner.problem.clone(),
-            plan: Plan::new(&inner.config),
+            plan: Plan::new(&inner.config, inner.asked),
             wanted: inner.wanted,
             snapshot: inner.snapshot.clone(),
             history: inner.history.after(epoch, known),
@@ -282,6 +293,14 @@ impl Desk {
     }
 }
 
+/// The most users and the highest rate of the plan.
+fn load_of(config: &Config) -> Wanted {
+    Wanted {
+        users: u64::from(config.scenario.load.users),
+        rate: config.rate().map(std::num::NonZeroU64::get),
+    }
+}
+
 /// Stages last as long as the run; users who only start one by one do not.
 fn is_staged(config: &Config) -> bool {
     let load = &config.scenario.load;
@@ -306,7 +325,7 @@ impl Inner {
 }
 
 impl Plan {
-    fn new(config: &Config) -> Self {
+    fn new(config: &Config, asked: Wanted) -> Self {
         let load = &config.scenario.load;
         let settings = Settings::new(config, load.run_time);
         let until_stopped = RUN_TIME_MAX <= load.run_time;
@@ -314,9 +333,9 @@ impl Plan {
             host: config.host.clone(),
             tasks: config.scenario.task_names(),
             model: settings.model,
-            users: load.users,
+            users: asked.users,
             spawn_rate: config.given.load.spawn_rate,
-            rate: config.rate().map(std::num::NonZeroU64::get),
+            rate: asked.rate,
             run_time_seconds: (!until_stopped).then_some(load.run_time.as_secs_f64()),
             staged: is_staged(config),
             settings: settings

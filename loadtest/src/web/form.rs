@@ -88,10 +88,10 @@ impl Start {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Load {
-    users: Option<u64>,
+    pub(super) users: Option<u64>,
     /// How fast the users come or go; without it as the run began, 0 at once.
     spawn_rate: Option<u64>,
-    rate: Option<u64>,
+    pub(super) rate: Option<u64>,
 }
 
 impl Load {

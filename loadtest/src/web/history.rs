@@ -39,7 +39,8 @@ impl History {
         Self {
             epoch: 0,
             every_seconds: 1.0,
-            next_at: 0.0,
+            // Before that no rate is worth drawing.
+            next_at: 1.0,
             points: Vec::new(),
         }
     }
@@ -67,6 +68,17 @@ impl History {
             self.epoch += 1;
         }
         self.next_at = now.at_seconds + self.every_seconds;
+        self.push(now);
+    }
+
+    /// The last of a run, which may be shorter than an interval.
+    pub(super) fn end(&mut self, now: &Snapshot) {
+        if self.points.is_empty() {
+            self.push(now);
+        }
+    }
+
+    fn push(&mut self, now: &Snapshot) {
         self.points.push(Point(
             (now.at_seconds * 1_000.0).round() / 1_000.0,
             now.users,
@@ -111,12 +123,13 @@ mod tests {
             history.add(&at(f64::from(tenth) / 10.0));
         }
         let all = history.after(0, 0);
-        assert_eq!((all.from, all.points.len()), (0, 4));
-        let rest = history.after(all.epoch, 3);
-        assert_eq!((rest.from, rest.points.len()), (3, 1));
+        assert_eq!((all.from, all.points.len()), (0, 3));
+        let rest = history.after(all.epoch, 2);
+        assert_eq!((rest.from, rest.points.len()), (2, 1));
         assert_eq!(history.after(all.epoch, 99).points.len(), 0);
         history.clear();
-        history.add(&at(0.0));
+        history.add(&at(0.3));
+        history.end(&at(0.4));
         let next = history.after(all.epoch, 4);
         assert_eq!((next.from, next.points.len()), (0, 1));
         assert_ne!(next.epoch, all.epoch);
@@ -132,6 +145,6 @@ mod tests {
         assert_eq!((all.from, all.epoch), (0, 3));
         assert!(POINTS_MAX / 2 < all.points.len() && all.points.len() <= POINTS_MAX);
         assert!(all.points.windows(2).all(|pair| pair[0].0 < pair[1].0));
-        assert!(all.points[0].0 < 1.0);
+        assert!(all.points[0].0 < 1.5);
     }
 }

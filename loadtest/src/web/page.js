@@ -61,16 +61,23 @@ function share(part, of) {
 const charts = [
   new Chart(id('chart-rate'), {
     title: 'Requests per second',
+    least: 1,
     format: rate,
     lines: [{ at: 2, name: 'requests/s', colour: 'green', area: true }, { at: 3, name: 'failures/s', colour: 'red' }],
   }),
   new Chart(id('chart-latency'), {
     title: 'Response times',
+    least: 1,
     format: tick,
-    lines: [{ at: 4, name: 'p50', colour: 'blue' }, { at: 5, name: 'p95', colour: 'amber' }, { at: 6, name: 'p99', colour: 'red' }],
+    lines: [
+      { at: 4, name: 'p50', colour: 'blue', gaps: true },
+      { at: 5, name: 'p95', colour: 'amber', gaps: true },
+      { at: 6, name: 'p99', colour: 'red', gaps: true },
+    ],
   }),
   new Chart(id('chart-users'), {
     title: 'Users',
+    least: 1,
     format: rate,
     lines: [{ at: 1, name: 'users', colour: 'blue', area: true }],
   }),
@@ -312,9 +319,9 @@ function showTiles(now) {
 }
 
 function showTables(now) {
-  const tasks = now?.tasks ?? state.plan.tasks.map((name) => ({ name, requests: 0, failures: 0, max_us: 0, requests_per_second: 0, failures_per_second: 0 }));
+  const tasks = now?.tasks.length ? now.tasks : state.plan.tasks.map((name) => ({ name, requests: 0, failures: 0, max_us: 0, requests_per_second: 0, failures_per_second: 0 }));
   id('tasks').tBodies[0].replaceChildren(...tasks.map(taskRow));
-  id('tasks').tFoot.replaceChildren(...(now ? [taskRow(now.total)] : []));
+  id('tasks').tFoot.replaceChildren(...(now?.tasks.length ? [taskRow(now.total)] : []));
 
   const failures = [];
   for (const [status, many] of Object.entries(now?.statuses ?? {})) {
@@ -340,7 +347,8 @@ function show() {
   id('phase').dataset.phase = phase;
   setText('phase', state || lostAt ? PHASES[phase] : 'Loading');
   if (!state) return;
-  const now = state.snapshot;
+  // Of a run that could not be done there is nothing to show.
+  const now = state.phase === 'failed' ? null : state.snapshot;
   const { plan } = state;
   setText('host', plan.host);
   const of = plan.run_time_seconds === null ? '' : ` of ${clock(plan.run_time_seconds)}`;

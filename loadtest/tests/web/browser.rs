@@ -54,6 +54,8 @@ impl Browser {
                 // As root, and in containers, its sandbox cannot start.
                 "--no-sandbox",
                 "--disable-gpu",
+                // As on a phone; a picture has none either.
+                "--hide-scrollbars",
                 "--disable-dev-shm-usage",
                 "--no-first-run",
                 // Nothing but the page is asked for.
