@@ -18,9 +18,10 @@ use crate::journal::JournalPlan;
 use crate::merge::MergeArgs;
 use crate::report::Output;
 use crate::request::Target;
-use crate::scenario::{InitArgs, LoadArgs, Scenario, ScenarioArgs, parse_run_time};
+use crate::scenario::{InitArgs, LoadArgs, RUN_TIME_MAX, Scenario, ScenarioArgs, parse_run_time};
 use crate::threshold;
 use crate::verify::{self, args::VerifyArgs};
+use crate::web::WebArgs;
 
 const THREADS_MAX: u32 = 256;
 
@@ -87,6 +88,15 @@ struct RunArgs {
     /// behind, the load waits for it, and the run says so.
     #[arg(long, value_name = "FILE")]
     journal: Option<PathBuf>,
+    #[command(flatten)]
+    web: WebArgs,
+}
+
+/// What a run was asked for, so that the next one can be asked for a little else.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    pub(crate) scenario: ScenarioArgs,
+    pub(crate) load: LoadArgs,
 }
 
 /// A checked run.
@@ -96,12 +106,14 @@ pub(crate) struct Config {
     pub(crate) address: SocketAddr,
     pub(crate) target: Target,
     pub(crate) scenario: Scenario,
+    pub(crate) given: Given,
     pub(crate) threads: u32,
     pub(crate) timeout: Duration,
     pub(crate) retries: u32,
     pub(crate) output: Output,
     pub(crate) journal: Option<JournalPlan>,
     pub(crate) progress: Progress,
+    pub(crate) web: WebArgs,
 }
 
 impl Config {
@@ -151,7 +163,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
     parsed.unwrap_or_else(|message| Parsed::Usage(format!("loadtest: {message}")))
 }
 
-fn check(args: RunArgs) -> Result<Config, String> {
+fn check(mut args: RunArgs) -> Result<Config, String> {
     let address = resolve(&args.host)?;
     if !args.allow_remote && !address.ip().is_loopback() {
         return Err(format!(
@@ -159,14 +171,22 @@ fn check(args: RunArgs) -> Result<Config, String> {
             args.host
         ));
     }
+    args.web.check()?;
+    if args.web.web.is_some() {
+        args.load.run_time_unsaid = Some(RUN_TIME_MAX);
+    }
     let scenario = Scenario::new(&args.scenario, &args.load)?;
     threshold::check_tasks(&args.output.require, &scenario.task_names())?;
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() / 2);
+    // The page may add users to a run: more threads than it begins with then help.
+    let threads_max = match args.web.web {
+        Some(_) => THREADS_MAX,
+        None => scenario.load.users.min(THREADS_MAX),
+    };
     let threads = args
         .threads
         .unwrap_or_else(|| u32::try_from(cores.max(1)).unwrap_or(1))
-        .min(scenario.load.users)
-        .min(THREADS_MAX);
+        .min(threads_max);
     let progress = if args.quiet {
         Progress::Hidden
     } else {
@@ -186,12 +206,17 @@ fn check(args: RunArgs) -> Result<Config, String> {
         },
         host: args.host,
         scenario,
+        given: Given {
+            scenario: args.scenario,
+            load: args.load,
+        },
         threads,
         timeout: args.timeout,
         retries: args.retries,
         output: args.output,
         journal,
         progress,
+        web: args.web,
     })
 }
 

@@ -22,18 +22,22 @@ mod run;
 mod scenario;
 mod schedule;
 mod series;
+mod session;
 mod slot;
 mod stages;
 mod stats;
 mod threshold;
 mod verify;
+mod web;
 mod worker;
 
 use std::process::ExitCode;
 
-use crate::args::{Parsed, parse};
+use crate::args::{Config, Parsed, parse};
+use crate::live::Interrupt;
 use crate::report::{Report, Verdict};
 use crate::run::Ended;
+use crate::session::Session;
 
 /// Bad arguments (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
@@ -59,19 +63,40 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let outcome = match run::run(&config) {
-        Ok(outcome) => outcome,
-        Err(error) => return finish(Err(error.to_string())),
-    };
+    match run(*config) {
+        Ok(Quit::Interrupted) => ExitCode::from(EXIT_INTERRUPTED),
+        Ok(Quit::Done(verdict)) => finish(Ok(verdict)),
+        Err(error) => finish(Err(error)),
+    }
+}
+
+/// How the process ends if nothing failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quit {
+    Done(Verdict),
+    /// A run was stopped by Ctrl-C, and reported.
+    Interrupted,
+}
+
+/// One run, watched from the terminal, or as many as the page starts.
+fn run(config: Config) -> Result<Quit, String> {
+    let interrupt = Interrupt::listen().map_err(|error| format!("listen for Ctrl-C: {error}"))?;
+    if let Some(address) = config.web.web {
+        return web::run(config, address, &interrupt);
+    }
+    let mut session = Session::start(config.clone()).map_err(|error| error.to_string())?;
+    live::watch(&mut session, config.progress, &interrupt);
+    let outcome = session.join().map_err(|error| error.to_string())?;
     let (ended, sending) = (outcome.ended, outcome.sending);
-    if ended == Ended::Interrupted {
+    if ended == Ended::Stopped {
         eprintln!("loadtest: interrupted after {sending:?}; the report is of what was done");
     }
     let delivered = Report::new(&config, outcome).deliver(&config.output);
-    if delivered.is_ok() && ended == Ended::Interrupted {
-        return ExitCode::from(EXIT_INTERRUPTED);
-    }
-    finish(delivered.map_err(|error| error.to_string()))
+    let verdict = delivered.map_err(|error| error.to_string())?;
+    Ok(match ended {
+        Ended::Stopped => Quit::Interrupted,
+        Ended::InTime | Ended::NotYet => Quit::Done(verdict),
+    })
 }
 
 fn finish(result: Result<Verdict, String>) -> ExitCode {

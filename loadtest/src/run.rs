@@ -1,25 +1,26 @@
-//! A run from the first connection to the merged tally.
+//! A client thread of a run, and what a run gives.
 //!
-//! Owns: the client threads.
+//! Owns: what each thread does, where they meet, and how a run may end.
 //! Never: sends before every thread has opened the connections it starts with.
-//! Bound: `--threads` threads, joined before it returns.
+//! Bound: `--threads` threads.
 
 use std::fmt;
 use std::num::NonZeroU64;
-use std::sync::{Barrier, Mutex, OnceLock};
+use std::sync::{Arc, Barrier, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::args::Config;
 use crate::generator::{Effort, Generator};
 use crate::journal::{self, Journal, Recorder};
-use crate::live::{self, Board};
+use crate::live::Board;
 use crate::request::{Numbers, Plans, Requests};
 use crate::schedule::{Schedule, Share};
+use crate::session::Wanted;
 use crate::stats::Tally;
 use crate::worker::{Orders, Worker};
 
-/// Files a thread needs besides its connections.
-const FILES_RESERVE: u64 = 64;
+/// Files besides the users' connections: those of the web page, reports, epoll.
+const FILES_RESERVE: u64 = 192;
 
 /// For the target to accept one connection.
 const ACCEPT_TIME: Duration = Duration::from_micros(100);
@@ -33,6 +34,8 @@ pub(crate) struct Outcome {
     /// How long requests were sent: the run time, or less if it was stopped.
     pub(crate) sending: Duration,
     pub(crate) ended: Ended,
+    /// The most users and the highest rate that were asked for at any time.
+    pub(crate) most: Wanted,
     pub(crate) generator: Generator,
 }
 
@@ -40,8 +43,10 @@ pub(crate) struct Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     InTime,
-    /// By Ctrl-C or SIGTERM.
-    Interrupted,
+    /// It was told to stop.
+    Stopped,
+    /// This is a report of a run that goes on.
+    NotYet,
 }
 
 /// Why a run could not begin or go on.
@@ -69,7 +74,7 @@ impl fmt::Display for RunError {
             Self::Unreachable { host, cause } => write!(f, "cannot reach {host}: {cause}"),
             Self::FileLimit { needed, allowed } => write!(
                 f,
-                "--users needs {needed} open files, the limit is {allowed} (ulimit -n)"
+                "so many users need {needed} open files, the limit is {allowed} (ulimit -n)"
             ),
             Self::Io(error) => write!(f, "client thread: {error}"),
             Self::Journal(problem) => f.write_str(problem),
@@ -80,61 +85,11 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Runs the load.
+/// The journal of a run that wants one.
 ///
 /// # Errors
-/// [`RunError`] if there is nothing to report.
-pub(crate) fn run(config: &Config) -> Result<Outcome, RunError> {
-    raise_file_limit(u64::from(config.scenario.load.users) + FILES_RESERVE)?;
-    let journal = open_journal(config)?;
-    let board = Board::new(config.threads);
-    board.stop_on_signals().map_err(RunError::Io)?;
-    let barrier = Barrier::new(usize::try_from(config.threads).unwrap_or(1));
-    let started = OnceLock::new();
-    let reached = Mutex::new((0, None));
-    let results = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..config.threads)
-            .map(|index| {
-                let (board, meeting) = (&board, (&barrier, &started, &reached));
-                let recorder = journal
-                    .as_ref()
-                    .map_or_else(Recorder::off, |journal| journal.recorder(index));
-                scope.spawn(move || run_thread(config, index, (board, recorder), meeting))
-            })
-            .collect();
-        live::watch(config, &board, &started, || {
-            threads
-                .iter()
-                .all(std::thread::ScopedJoinHandle::is_finished)
-        });
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or(Err(RunError::Panicked)))
-            .collect::<Vec<_>>()
-    });
-    let elapsed = started.get().map_or(Duration::ZERO, Instant::elapsed);
-    close_journal(config, journal)?;
-    let mut tally = Tally::new(config.scenario.task_names());
-    let mut efforts = Vec::new();
-    for result in results {
-        let (part, effort) = result.inspect_err(|error| discard_journal(config, error))?;
-        tally.merge(&part);
-        efforts.push(effort);
-    }
-    let interrupted_at = board.interrupted_at();
-    Ok(Outcome {
-        tally,
-        elapsed,
-        sending: interrupted_at.unwrap_or(config.scenario.load.run_time),
-        ended: match interrupted_at {
-            Some(_) => Ended::Interrupted,
-            None => Ended::InTime,
-        },
-        generator: Generator::new(&efforts),
-    })
-}
-
-fn open_journal(config: &Config) -> Result<Option<Journal>, RunError> {
+/// [`RunError::Journal`] if its file cannot be made.
+pub(crate) fn open_journal(config: &Config) -> Result<Option<Journal>, RunError> {
     let open = |plan| Journal::create(plan, config.threads).map_err(|error| (plan, error));
     let journal = config.journal.as_ref().map(open).transpose();
     journal.map_err(|(plan, error)| RunError::Journal(journal::explain(&plan.path, &error)))
@@ -142,7 +97,7 @@ fn open_journal(config: &Config) -> Result<Option<Journal>, RunError> {
 
 /// A journal of a run that sent nothing is no evidence, and would be in the way
 /// of the next attempt.
-fn discard_journal(config: &Config, error: &RunError) {
+pub(crate) fn discard_journal(config: &Config, error: &RunError) {
     if let (Some(plan), RunError::Unreachable { .. }) = (&config.journal, error) {
         // If it cannot be removed, the next run says that it exists.
         drop(std::fs::remove_file(&plan.path));
@@ -150,7 +105,10 @@ fn discard_journal(config: &Config, error: &RunError) {
 }
 
 /// Waits for the disk; says if the load had to.
-fn close_journal(config: &Config, journal: Option<Journal>) -> Result<(), RunError> {
+///
+/// # Errors
+/// [`RunError::Journal`] if not all of it was written.
+pub(crate) fn close_journal(config: &Config, journal: Option<Journal>) -> Result<(), RunError> {
     let (Some(plan), Some(journal)) = (&config.journal, journal) else {
         return Ok(());
     };
@@ -166,19 +124,39 @@ fn close_journal(config: &Config, journal: Option<Journal>) -> Result<(), RunErr
     Ok(())
 }
 
-/// Where the threads meet before the first request: the barrier, the one start
-/// time, and how many connections are open with the last reason for a failure.
-type Meeting<'a> = (
-    &'a Barrier,
-    &'a OnceLock<Instant>,
-    &'a Mutex<(usize, Option<String>)>,
-);
+/// Where the threads meet before the first request.
+#[derive(Debug)]
+pub(crate) struct Meeting {
+    barrier: Barrier,
+    started: OnceLock<Instant>,
+    /// How many connections are open, with the last reason for a failure.
+    reached: Mutex<(usize, Option<String>)>,
+}
 
-fn run_thread(
+impl Meeting {
+    pub(crate) fn new(threads: u32) -> Self {
+        Self {
+            barrier: Barrier::new(usize::try_from(threads).unwrap_or(1)),
+            started: OnceLock::new(),
+            reached: Mutex::new((0, None)),
+        }
+    }
+
+    /// The one start of all threads, once they have met.
+    pub(crate) fn started(&self) -> Option<&Instant> {
+        self.started.get()
+    }
+}
+
+/// One client thread from its first connection to its last answer.
+///
+/// # Errors
+/// [`RunError`] if the thread has nothing to report.
+pub(crate) fn run_thread(
     config: &Config,
     index: u32,
-    (board, recorder): (&Board, Recorder),
-    (barrier, started, reached): Meeting<'_>,
+    (board, recorder): (Arc<Board>, Recorder),
+    meeting: &Meeting,
 ) -> Result<(Tally, Effort), RunError> {
     let numbers = Numbers {
         first: index,
@@ -191,7 +169,7 @@ fn run_thread(
     let requests = Requests::new(&config.scenario, &config.target, numbers, plans);
     let worker = Worker::connect(orders(config, index), (requests, recorder), board);
     if let Ok(worker) = &worker
-        && let Ok(mut reached) = reached.lock()
+        && let Ok(mut reached) = meeting.reached.lock()
     {
         reached.0 += worker.connected();
         if let Some(error) = worker.last_error() {
@@ -203,10 +181,10 @@ fn run_thread(
     let first = config.scenario.load.staff.level_at(Duration::ZERO);
     std::thread::sleep(ACCEPT_TIME.saturating_mul(u32::try_from(first).unwrap_or(u32::MAX)));
     // Every thread comes here, whatever happened: the others wait for it.
-    barrier.wait();
-    let start = *started.get_or_init(Instant::now);
+    meeting.barrier.wait();
+    let start = *meeting.started.get_or_init(Instant::now);
     let worker = worker.map_err(RunError::Io)?;
-    if let Ok(reached) = reached.lock()
+    if let Ok(reached) = meeting.reached.lock()
         && reached.0 == 0
     {
         return Err(RunError::Unreachable {
@@ -244,9 +222,13 @@ fn orders(config: &Config, index: u32) -> Orders {
     }
 }
 
-/// Raises the soft limit of open files as far as the hard limit allows.
-fn raise_file_limit(needed: u64) -> Result<(), RunError> {
+/// Raises the soft limit of open files for so many users, if the hard limit allows.
+///
+/// # Errors
+/// [`RunError::FileLimit`] if it does not.
+pub(crate) fn raise_file_limit(users: u64) -> Result<(), RunError> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let needed = users.saturating_add(FILES_RESERVE);
     let limit = getrlimit(Resource::Nofile);
     let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= needed);
     if enough(limit.current) {

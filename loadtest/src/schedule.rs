@@ -5,12 +5,14 @@
 //! Bound: arrivals before the end of the last stage.
 //! Invariant: arrival `n` is due in the last nanosecond in which the integral of
 //! the rate has not passed `n`. It is computed from zero in integers each time,
-//! so no error adds up and a slow target cannot move a later arrival.
+//! so no error adds up and a slow target cannot move a later arrival. A change of
+//! the rate goes on from the integral it finds: no burst, no gap, and the threads
+//! still agree on who sends what.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use crate::stages::{PARTS_PER_ARRIVAL, Stages};
+use crate::stages::{Change, PARTS_PER_ARRIVAL, Stages};
 
 /// Which share of the arrivals a thread sends: numbers `index`, `index + count`, ...
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +66,16 @@ impl Schedule {
         schedule
     }
 
+    /// Another rate from a moment on, best one that is still to come: what was
+    /// taken after it at the old rate cannot be given back.
+    pub(crate) fn change(&mut self, change: Change, end: Duration) {
+        self.rate = self.rate.changed(change, end);
+        self.stage = 0;
+        self.begin = Duration::ZERO;
+        self.parts_before = 0;
+        self.find_next();
+    }
+
     /// When the next arrival is due, whether that has passed or not.
     pub(crate) const fn next_at(&self) -> Option<Duration> {
         self.next_at
@@ -86,15 +98,15 @@ impl Schedule {
 
     fn find_next(&mut self) {
         let target = i128::from(self.next) * PARTS_PER_ARRIVAL;
-        while let Some(stage) = self.rate.get(self.stage) {
-            if target < self.parts_before + stage.parts() {
-                let nanos = stage.last_within(target - self.parts_before);
+        while let Some(part) = self.rate.get(self.stage) {
+            if target < self.parts_before + part.parts() {
+                let nanos = part.last_within(target - self.parts_before);
                 let into = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
                 self.next_at = Some(self.begin.saturating_add(into));
                 return;
             }
-            self.parts_before += stage.parts();
-            self.begin = self.begin.saturating_add(stage.duration);
+            self.parts_before += part.parts();
+            self.begin = self.begin.saturating_add(part.lasts());
             self.stage += 1;
         }
         self.next_at = None;
@@ -104,15 +116,15 @@ impl Schedule {
     /// the rate, rounded up.
     fn arrivals_by(&self, until: Duration) -> u64 {
         let (mut begin, mut parts) = (Duration::ZERO, 0);
-        for stage in self.rate.iter() {
+        for part in self.rate.iter() {
             let into = until.saturating_sub(begin);
-            if into < stage.duration {
+            if into < part.lasts() {
                 let into = i128::try_from(into.as_nanos()).unwrap_or(i128::MAX);
-                let scaled = parts * stage.nanos() + stage.scaled_parts_by(into);
-                return whole(scaled, PARTS_PER_ARRIVAL * stage.nanos());
+                let scaled = parts * part.nanos() + part.scaled_parts_by(into);
+                return whole(scaled, PARTS_PER_ARRIVAL * part.nanos());
             }
-            parts += stage.parts();
-            begin = begin.saturating_add(stage.duration);
+            parts += part.parts();
+            begin = begin.saturating_add(part.lasts());
         }
         whole(parts, PARTS_PER_ARRIVAL)
     }
@@ -261,6 +273,71 @@ mod tests {
             }
             assert_eq!(sent + plan.remaining(end), total, "step={step}");
         }
+    }
+
+    fn change(at: Duration, level: u64) -> Change {
+        Change {
+            at,
+            level,
+            per_second: None,
+        }
+    }
+
+    /// Takes all arrivals on a simulated clock; each change is told a little
+    /// before its time, when arrivals were taken already.
+    fn drive(mut plan: Schedule, changes: &[Change], end: Duration) -> Vec<Duration> {
+        let lead = Duration::from_millis(100);
+        let mut changes = changes.iter().peekable();
+        let (mut now, mut times) = (Duration::ZERO, Vec::new());
+        while now <= end {
+            while let Some(change) = changes.next_if(|change| change.at <= now + lead) {
+                plan.change(*change, end);
+            }
+            while let Some(due) = plan.take_due(now) {
+                times.push(due.at);
+            }
+            now += Duration::from_micros(700);
+        }
+        assert_eq!(plan.remaining(end), 0);
+        times
+    }
+
+    #[test]
+    fn a_changed_rate_goes_on_from_its_moment_without_burst_or_gap() {
+        let end = Duration::from_secs(3);
+        // Half an arrival is open when the rate changes: at a tenth of the rate it
+        // takes the other half ten times as long.
+        let at = Duration::from_micros(500_500);
+        let times = drive(schedule(1000, 0, 1, end), &[change(at, 100)], end);
+        let next = times.partition_point(|time| *time < at);
+        assert_eq!(times[next - 1], Duration::from_millis(500));
+        assert_eq!(times[next], Duration::from_micros(505_500));
+        assert_eq!(times[next + 1], Duration::from_micros(515_500));
+        assert_eq!(times.len(), 501 + 250);
+        let up = drive(schedule(100, 0, 1, end), &[change(at, 1000)], end);
+        let next = up.partition_point(|time| *time < at);
+        let gaps: Vec<_> = up[next - 1..].windows(2).map(|w| w[1] - w[0]).collect();
+        assert!(gaps.iter().all(|gap| *gap <= Duration::from_millis(10)));
+        assert!(gaps[1..].iter().all(|gap| *gap == Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn threads_that_hear_of_changes_still_share_one_schedule() {
+        let end = Duration::from_secs(6);
+        // On the ramp, in the pause, and after the last stage.
+        let changes = [
+            change(Duration::from_nanos(777_777_777), 313),
+            change(Duration::from_millis(2_400), 2_000),
+            change(Duration::from_millis(4_700), 11),
+        ];
+        let all = drive(Schedule::new(shapes(), share(0, 1)), &changes, end);
+        let mut shared: Vec<_> = (0..3)
+            .flat_map(|index| drive(Schedule::new(shapes(), share(index, 3)), &changes, end))
+            .collect();
+        shared.sort();
+        assert_eq!(shared, all);
+        // 201.05 on the ramp, then 507.75, 4,600 and 14.3: the integral, rounded up.
+        assert_eq!(all.len(), 5_324);
     }
 
     #[test]

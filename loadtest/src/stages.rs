@@ -3,11 +3,15 @@
 //! Owns: the stages of a run and their arithmetic, in integers only.
 //! Never: reads a clock; the time comes in.
 //! Bound: [`STAGES_MAX`] stages and [`TOTAL_MAX`] in all.
-//! Invariant: a stage's level is never negative and no product here exceeds 128
+//! Invariant: a change leaves what came before it as it was; a stage's level is
+//! never negative and no product here exceeds 128
 //! bits: 24 h in nanoseconds, squared, times 10^7 is 8 x 10^34.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 pub(crate) const STAGES_MAX: usize = 1_000;
 pub(crate) const TOTAL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -73,9 +77,80 @@ impl Stage {
     }
 }
 
+/// A stage in its place: a change of the load cuts it short without bending it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    stage: Stage,
+    lasts: Duration,
+}
+
+impl Part {
+    pub(crate) const fn lasts(&self) -> Duration {
+        self.lasts
+    }
+
+    /// Of the whole stage: the denominator of [`Part::scaled_parts_by`].
+    pub(crate) fn nanos(&self) -> i128 {
+        self.stage.nanos()
+    }
+
+    /// Arrivals until it ends; of a cut ramp less than a part is lost.
+    pub(crate) fn parts(&self) -> i128 {
+        if self.lasts == self.stage.duration {
+            return self.stage.parts();
+        }
+        let lasts = i128::try_from(self.lasts.as_nanos()).unwrap_or(i128::MAX);
+        self.scaled_parts_by(lasts) / self.nanos()
+    }
+
+    pub(crate) fn scaled_parts_by(&self, nanos: i128) -> i128 {
+        self.stage.scaled_parts_by(nanos)
+    }
+
+    pub(crate) fn last_within(&self, parts: i128) -> i128 {
+        self.stage.last_within(parts)
+    }
+
+    fn peak(&self) -> u64 {
+        let end = if self.lasts == self.stage.duration {
+            self.stage.to
+        } else {
+            self.level_at(self.lasts)
+        };
+        self.stage.from.max(end)
+    }
+
+    /// Rounded up: the first of a ramp's users starts at once.
+    fn level_at(&self, into: Duration) -> u64 {
+        let stage = &self.stage;
+        let into = i128::try_from(into.as_nanos()).unwrap_or(i128::MAX);
+        let scaled = i128::from(stage.from) * stage.nanos() + stage.slope() * into;
+        let level = (scaled + stage.nanos() - 1) / stage.nanos();
+        u64::try_from(level).unwrap_or(0)
+    }
+}
+
+impl From<Stage> for Part {
+    fn from(stage: Stage) -> Self {
+        Self {
+            stage,
+            lasts: stage.duration,
+        }
+    }
+}
+
 /// The stages of a run, one after another; cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stages(Arc<[Stage]>);
+pub(crate) struct Stages(Arc<[Part]>);
+
+/// Another level from a moment on, whatever the stages say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) struct Change {
+    pub(crate) at: Duration,
+    pub(crate) level: u64,
+    /// How fast the level gets there; at once without.
+    pub(crate) per_second: Option<NonZeroU64>,
+}
 
 impl Stages {
     /// # Errors
@@ -93,7 +168,7 @@ impl Stages {
         {
             return Err(format!("a stage may not go above {level_max}"));
         }
-        let stages = Self(stages.into());
+        let stages = Self(stages.into_iter().map(Part::from).collect());
         if TOTAL_MAX < stages.total() {
             return Err("the stages may last 24h together".to_owned());
         }
@@ -105,49 +180,72 @@ impl Stages {
 
     /// One level all the time.
     pub(crate) fn constant(level: u64, duration: Duration) -> Self {
-        let stage = Stage {
-            duration,
-            from: level,
-            to: level,
-        };
-        Self(Arc::new([stage]))
+        Self(Arc::new([plateau(level, duration).into()]))
     }
 
     /// From nothing to `level` at `per_second`, and on at that level.
     pub(crate) fn grow(level: u64, per_second: u64) -> Self {
-        let nanos = u128::from(level) * 1_000_000_000 / u128::from(per_second.max(1));
-        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX).max(1);
-        let stage = Stage {
-            duration: Duration::from_nanos(nanos),
-            from: 0,
-            to: level,
-        };
-        Self(Arc::new([stage]))
+        let per_second = NonZeroU64::new(per_second).unwrap_or(NonZeroU64::MIN);
+        Self(Arc::new([ramp(0, level, per_second).into()]))
     }
 
-    pub(crate) fn get(&self, index: usize) -> Option<&Stage> {
+    /// The same until the change, and the new level from there to `end` and on.
+    pub(crate) fn changed(&self, change: Change, end: Duration) -> Self {
+        let Change { at, level, .. } = change;
+        let mut parts = Vec::new();
+        let mut begin = Duration::ZERO;
+        for part in self.0.iter() {
+            let lasts = part.lasts.min(at.saturating_sub(begin));
+            if lasts.is_zero() {
+                break;
+            }
+            parts.push(Part { lasts, ..*part });
+            begin = begin.saturating_add(lasts);
+        }
+        let before = self.level_at(at);
+        let mut push = |stage: Stage| {
+            if !stage.duration.is_zero() {
+                parts.push(stage.into());
+            }
+        };
+        // The stages were over: the last level went on.
+        push(plateau(before, at.saturating_sub(begin)));
+        let mut begin = at;
+        if let Some(per_second) = change.per_second
+            && before != level
+        {
+            let ramp = ramp(before, level, per_second);
+            begin = begin.saturating_add(ramp.duration);
+            push(ramp);
+        }
+        let rest = end.saturating_sub(begin).max(Duration::from_nanos(1));
+        push(plateau(level, rest));
+        Self(parts.into())
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Option<&Part> {
         self.0.get(index)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Stage> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Part> {
         self.0.iter()
     }
 
     pub(crate) fn total(&self) -> Duration {
-        let add = |sum: Duration, stage: &Stage| sum.saturating_add(stage.duration);
+        let add = |sum: Duration, part: &Part| sum.saturating_add(part.lasts);
         self.0.iter().fold(Duration::ZERO, add)
     }
 
     /// The highest level.
     pub(crate) fn peak(&self) -> u64 {
-        let levels = self.0.iter().map(|stage| stage.from.max(stage.to));
+        let levels = self.0.iter().map(Part::peak);
         levels.max().unwrap_or(0)
     }
 
     /// Whether the level may still change after `at`.
     pub(crate) fn changes_after(&self, at: Duration) -> bool {
-        let first = self.0.first().map_or(0, |stage| stage.from);
-        let level = |stage: &Stage| stage.from == first && stage.to == first;
+        let first = self.0.first().map_or(0, |part| part.stage.from);
+        let level = |part: &Part| part.stage.from == first && part.stage.to == first;
         at < self.total() && !self.0.iter().all(level)
     }
 
@@ -155,17 +253,32 @@ impl Stages {
     /// once. Past the end it stays as it was.
     pub(crate) fn level_at(&self, at: Duration) -> u64 {
         let mut begin = Duration::ZERO;
-        for stage in self.0.iter() {
+        for part in self.0.iter() {
             let into = at.saturating_sub(begin);
-            if into < stage.duration {
-                let into = i128::try_from(into.as_nanos()).unwrap_or(i128::MAX);
-                let scaled = i128::from(stage.from) * stage.nanos() + stage.slope() * into;
-                let level = (scaled + stage.nanos() - 1) / stage.nanos();
-                return u64::try_from(level).unwrap_or(0);
+            if into < part.lasts {
+                return part.level_at(into);
             }
-            begin = begin.saturating_add(stage.duration);
+            begin = begin.saturating_add(part.lasts);
         }
-        self.0.last().map_or(0, |stage| stage.to)
+        self.0.last().map_or(0, |part| part.stage.to)
+    }
+}
+
+fn plateau(level: u64, duration: Duration) -> Stage {
+    Stage {
+        duration,
+        from: level,
+        to: level,
+    }
+}
+
+fn ramp(from: u64, to: u64, per_second: NonZeroU64) -> Stage {
+    let nanos = u128::from(from.abs_diff(to)) * 1_000_000_000 / u128::from(per_second.get());
+    let nanos = u64::try_from(nanos).unwrap_or(u64::MAX).max(1);
+    Stage {
+        duration: Duration::from_nanos(nanos),
+        from,
+        to,
     }
 }
 
@@ -282,6 +395,51 @@ mod tests {
             assert!(*at >= due, "user {user} at {at:?}");
             assert!(*at - due <= Duration::from_millis(1), "user {user}");
         }
+    }
+
+    fn change(millis: u64, level: u64, per_second: u64) -> Change {
+        Change {
+            at: Duration::from_millis(millis),
+            level,
+            per_second: NonZeroU64::new(per_second),
+        }
+    }
+
+    #[test]
+    fn a_change_holds_from_its_moment_and_leaves_the_past_alone() {
+        let end = Duration::from_secs(60);
+        let before = stages(&["duration=10s,users=0..100", "duration=1s,users=20"]);
+        // On the ramp, in the plateau, and when no stage is left.
+        for millis in [0, 5_005, 10_500, 11_000, 30_000] {
+            let after = before.changed(change(millis, 7, 0), end);
+            for at in (0..40_000).step_by(5).map(Duration::from_millis) {
+                let expected = if at < Duration::from_millis(millis) {
+                    before.level_at(at)
+                } else {
+                    7
+                };
+                assert_eq!(after.level_at(at), expected, "{millis} at {at:?}");
+            }
+            assert!(after.total() >= end);
+            let earlier = Duration::from_millis(millis / 2);
+            assert_eq!(after.changes_after(earlier), millis > 0);
+        }
+    }
+
+    #[test]
+    fn a_changed_number_of_users_is_reached_at_the_spawn_rate() {
+        let end = Duration::from_secs(60);
+        let up = Stages::constant(10, end).changed(change(1_000, 30, 10), end);
+        let at = |stages: &Stages, millis| stages.level_at(Duration::from_millis(millis));
+        assert_eq!(
+            (at(&up, 1_000), at(&up, 1_001), at(&up, 2_000)),
+            (10, 11, 20)
+        );
+        assert_eq!((at(&up, 3_000), at(&up, 99_000)), (30, 30));
+        // Changed again on the way, downwards.
+        let down = up.changed(change(2_000, 15, 5), end);
+        assert_eq!((at(&down, 1_999), at(&down, 2_000)), (20, 20));
+        assert_eq!((at(&down, 3_000), at(&down, 59_000)), (15, 15));
     }
 
     #[test]

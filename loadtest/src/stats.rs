@@ -83,7 +83,9 @@ impl Latencies {
     pub(crate) fn all(&self) -> Histogram<u64> {
         let mut all = self.success.clone();
         for part in [&self.unavailable, &self.other] {
-            merge_into(&mut all, part);
+            if !part.is_empty() {
+                merge_into(&mut all, part);
+            }
         }
         all
     }
@@ -137,6 +139,13 @@ pub(crate) struct Errors {
 impl Errors {
     pub(crate) fn total(&self) -> u64 {
         self.connect + self.io + self.timeout + self.protocol
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.connect += other.connect;
+        self.io += other.io;
+        self.timeout += other.timeout;
+        self.protocol += other.protocol;
     }
 }
 
@@ -383,10 +392,7 @@ impl Tally {
         self.transfers.failed += other.transfers.failed;
         add_counts(&mut self.statuses, &other.statuses);
         add_counts(&mut self.codes, &other.codes);
-        self.errors.connect += other.errors.connect;
-        self.errors.io += other.errors.io;
-        self.errors.timeout += other.errors.timeout;
-        self.errors.protocol += other.errors.protocol;
+        self.errors.add(&other.errors);
         for task in &other.tasks {
             match self.tasks.iter_mut().find(|mine| mine.name == task.name) {
                 Some(mine) => mine.merge(task),

@@ -31,6 +31,21 @@ postgres_package() {
     done
 }
 
+# Whether a browser is there that the test of the load generator's page can drive.
+has_browser() {
+    local name
+    for name in chromium chromium-browser google-chrome chrome; do
+        command -v "$name" >/dev/null && return
+    done
+    return 1
+}
+
+# Ubuntu's package of Chromium only fetches a snap, which cannot be run from a test.
+has_browser_package() {
+    apt-cache show chromium 2>/dev/null | grep -q '^Package: chromium$' &&
+        ! grep -q '^ID=ubuntu$' /etc/os-release
+}
+
 # Runs a command as root: directly, or through sudo.
 as_root() {
     if [ "$(id -u)" = 0 ]; then
@@ -59,6 +74,8 @@ need_packages() {
         [ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null || missing+=(pgbouncer)
         # python3-minimal alone has no unittest.
         python3 -c 'import unittest' 2>/dev/null || missing+=(python3)
+        # Opens the load generator's page.
+        [ "${LOADTEST_SKIP_BROWSER:-}" = 1 ] || has_browser || missing+=(chromium)
     fi
     [ ${#missing[@]} -gt 0 ] || return 0
 
@@ -73,6 +90,9 @@ need_packages() {
         [ -n "$package" ] || die "this system's newest PostgreSQL is older than 15. Add PostgreSQL's own packages first:
   apt-get install -y postgresql-common && /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh -y"
         missing[0]=$package
+    fi
+    if [[ " ${missing[*]} " == *" chromium "* ]] && ! has_browser_package; then
+        die "this system has no package of Chromium but a snap. Install Google Chrome's package (https://www.google.com/chrome/), or set LOADTEST_SKIP_BROWSER=1: the load generator's page is then not tested."
     fi
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
 }

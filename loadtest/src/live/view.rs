@@ -129,7 +129,6 @@ fn spark(values: &VecDeque<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     fn snapshot(rate: f64) -> Snapshot {
         Snapshot {
@@ -145,8 +144,7 @@ mod tests {
             failed: 3,
             retried: 2,
             unsent: 4,
-            statuses: BTreeMap::new(),
-            codes: BTreeMap::new(),
+            ..Snapshot::default()
         }
     }
 

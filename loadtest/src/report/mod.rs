@@ -63,6 +63,48 @@ pub(crate) enum Verdict {
     Failed,
 }
 
+/// A form of the report, as it is downloaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Html,
+    Json,
+    Stats,
+    History,
+    Failures,
+}
+
+impl Form {
+    const ALL: [Self; 5] = [
+        Self::Html,
+        Self::Json,
+        Self::Stats,
+        Self::History,
+        Self::Failures,
+    ];
+
+    pub(crate) fn of_file(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|form| form.file() == name)
+    }
+
+    pub(crate) const fn file(self) -> &'static str {
+        match self {
+            Self::Html => "loadtest.html",
+            Self::Json => "loadtest.json",
+            Self::Stats => "loadtest_stats.csv",
+            Self::History => "loadtest_stats_history.csv",
+            Self::Failures => "loadtest_failures.csv",
+        }
+    }
+
+    pub(crate) const fn content_type(self) -> &'static str {
+        match self {
+            Self::Html => "text/html; charset=utf-8",
+            Self::Json => "application/json",
+            Self::Stats | Self::History | Self::Failures => "text/csv; charset=utf-8",
+        }
+    }
+}
+
 /// A run, or several that were merged.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
@@ -84,10 +126,14 @@ impl Report {
             reason = "the wall clock lines up generators; nothing is measured with it"
         )]
         let now = SystemTime::now();
+        let mut settings = Settings::new(config, outcome.sending);
+        // Both may have been changed while it ran.
+        settings.users = u32::try_from(outcome.most.users).unwrap_or(u32::MAX);
+        settings.rate = outcome.most.rate;
         Self {
             run_ids: vec![fresh_run_id()],
             started_at: now.checked_sub(outcome.elapsed).unwrap_or(now),
-            settings: Settings::new(config, outcome.sending),
+            settings,
             elapsed: outcome.elapsed,
             tally: outcome.tally,
             generator: Some(outcome.generator),
@@ -135,6 +181,26 @@ impl Report {
         Ok(self.verdict(&thresholds))
     }
 
+    /// One form as it would be written.
+    ///
+    /// # Errors
+    /// If the document cannot be made.
+    pub(crate) fn render(
+        &self,
+        form: Form,
+        thresholds: &[Threshold],
+    ) -> Result<String, serde_json::Error> {
+        let thresholds = threshold::check(thresholds, self);
+        let [stats, history, failures] = csv::files(self, Path::new(""));
+        Ok(match form {
+            Form::Html => html::page(self, &thresholds),
+            Form::Json => document::render(self, &thresholds)?,
+            Form::Stats => stats.1,
+            Form::History => history.1,
+            Form::Failures => failures.1,
+        })
+    }
+
     /// The document of `--json`, as it is written without thresholds.
     #[cfg(test)]
     pub(crate) fn document(&self) -> serde_json::Value {
@@ -154,7 +220,7 @@ impl Report {
             && self.tally.errors.protocol == 0
     }
 
-    fn verdict(&self, thresholds: &[Checked]) -> Verdict {
+    pub(crate) fn verdict(&self, thresholds: &[Checked]) -> Verdict {
         if self.succeeded() && thresholds.iter().all(|checked| checked.held) {
             Verdict::Passed
         } else {

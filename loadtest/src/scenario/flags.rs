@@ -47,7 +47,7 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=RATE_MAX))]
     pub(crate) rate: Option<u64>,
     /// How long requests are sent, for example 10s or 2m [default: 10s, or as long
-    /// as the stages].
+    /// as the stages; with --web until Stop].
     #[arg(long, value_parser = parse_run_time)]
     pub(crate) run_time: Option<Duration>,
     /// A part of the run, one after another: duration=30s,rate=5000 holds a rate,
@@ -55,6 +55,9 @@ pub(crate) struct LoadArgs {
     /// of the closed model. Repeat it for steps, spikes and soaks.
     #[arg(long = "stage", value_name = "STAGE", value_parser = parse_stage)]
     pub(crate) stages: Vec<(Kind, Stage)>,
+    /// The run time if neither flag nor file says one, in place of the default.
+    #[arg(skip)]
+    pub(crate) run_time_unsaid: Option<Duration>,
 }
 
 #[derive(Clone, Debug, Default, Args)]

@@ -19,7 +19,7 @@ use crate::stages::{Kind, Stage, Stages};
 /// One address pair has about 28,000 client ports on a default Linux.
 pub(crate) const USERS_MAX: u32 = 20_000;
 pub(crate) const RATE_MAX: u64 = 10_000_000;
-const RUN_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const RUN_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const USERS_DEFAULT: u32 = 64;
 const RUN_TIME_DEFAULT: Duration = Duration::from_secs(10);
 
@@ -70,7 +70,7 @@ pub(super) fn load(document: &Document, args: &LoadArgs) -> Result<Load, Wrong> 
         }),
     };
     let run_time = document.run_time.as_ref().map(|time| time.get_ref().0.0);
-    let run_time = args.run_time.or(run_time);
+    let run_time = args.run_time.or(run_time).or(args.run_time_unsaid);
     if stages.is_some() && args.run_time.is_some() {
         return Err(Wrong::of_flag("run_time", "the stages say that already"));
     }

@@ -22,7 +22,7 @@ pub(crate) use amount::Amount;
 pub(crate) use build::fresh_seed;
 pub(crate) use flags::{Keys, LoadArgs, ScenarioArgs};
 pub(crate) use init::{InitArgs, write_example};
-pub(crate) use load::{Load, parse_run_time};
+pub(crate) use load::{Load, RATE_MAX, RUN_TIME_MAX, USERS_MAX, parse_run_time};
 pub(crate) use task::{BATCH_MAX, Task};
 pub(crate) use think::Think;
 

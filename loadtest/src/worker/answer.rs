@@ -16,7 +16,7 @@ use crate::response::KeepBody;
 use crate::slot::{Flight, Setback, State, Written};
 use crate::stats::{Arrival, Class};
 
-impl Worker<'_> {
+impl Worker {
     pub(super) fn on_event(&mut self, index: usize, flags: epoll::EventFlags) {
         match self.slots[index].state {
             // An event of a connection that was dropped in this same round.

@@ -3,7 +3,7 @@
 //! Owns: every change of a slot between down, connecting and idle, and which
 //! slots take part.
 //! Never: sends or reads a request.
-//! Bound: `CONNECTING_MAX` opened at a time.
+//! Bound: `CONNECTING_MAX` opened at a time; slots are added, never taken away.
 //! Invariant: `connecting` counts the slots in that state.
 
 use std::time::Duration;
@@ -12,23 +12,21 @@ use rustix::event::epoll;
 
 use super::{SCAN_EVERY, STAFF_EVERY, TIMER_TOKEN, Worker};
 use crate::journal::Lost;
-use crate::slot::{State, Used};
+use crate::slot::{Slot, State, Used};
 
 /// Below any listen backlog: more at once could wait a second for a SYN retry.
 const CONNECTING_MAX: usize = 64;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const RECONNECT_AFTER: Duration = Duration::from_millis(100);
 
-impl Worker<'_> {
+impl Worker {
     /// Connections that are open.
     pub(crate) fn connected(&self) -> usize {
         self.users_up()
     }
 
     pub(super) fn users_up(&self) -> usize {
-        let up = |slot: &&crate::slot::Slot| {
-            matches!(slot.state, State::Idle { .. } | State::Busy { .. })
-        };
+        let up = |slot: &&Slot| matches!(slot.state, State::Idle { .. } | State::Busy { .. });
         self.slots.iter().filter(up).count()
     }
 
@@ -52,7 +50,7 @@ impl Worker<'_> {
     /// How many slots of this thread take part at a moment.
     fn staff_at(&self, now: Duration) -> usize {
         let all = self.orders.share.of(self.orders.staff.level_at(now));
-        usize::try_from(all).map_or(self.slots.len(), |all| all.min(self.slots.len()))
+        usize::try_from(all).unwrap_or(usize::MAX)
     }
 
     /// Lets users in or out as the stages say.
@@ -60,6 +58,10 @@ impl Worker<'_> {
         let changes = self.orders.staff.changes_after(now);
         self.next_staff = changes.then_some(now + STAFF_EVERY);
         let staffed = self.staff_at(now);
+        // More than the run began with: somebody changed their number.
+        while self.slots.len() < staffed {
+            self.slots.push(Slot::new());
+        }
         let before = std::mem::replace(&mut self.staffed, staffed);
         for index in self.staffed..before {
             if let State::Idle { .. } = self.slots[index].state {

@@ -3,7 +3,7 @@
 //! Owns: its slots, schedule and tally, and what waits to be sent again.
 //! Never: shares anything hot with another thread; it publishes a sheet of
 //! counts a few times a second.
-//! Bound: its share of `--users` connections; `REPEATS_MAX` requests waiting to
+//! Bound: its share of the most users there ever are; `REPEATS_MAX` requests waiting to
 //! be sent again in the open model, one per user in the closed model.
 //! Invariant: a request leaves the schedule only when a connection is free for
 //! it; each attempt is then counted exactly once, answered or as an error, and
@@ -22,6 +22,7 @@ use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{Timespec, epoll};
@@ -29,7 +30,7 @@ use rustix::io::Errno;
 
 use crate::generator::Effort;
 use crate::journal::Recorder;
-use crate::live::{Board, PUBLISH_EVERY, Sheet};
+use crate::live::{Board, Counted, Order, PUBLISH_EVERY, Sheet};
 use crate::request::Requests;
 use crate::rng::Rng;
 use crate::schedule::{Schedule, Share};
@@ -42,6 +43,8 @@ use retry::Retry;
 
 /// How often timeouts and lost connections are looked for.
 const SCAN_EVERY: Duration = Duration::from_millis(100);
+/// How long a thread may not look for orders: those come with a longer lead.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often users are added or taken away while their number changes.
 const STAFF_EVERY: Duration = Duration::from_millis(10);
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -54,7 +57,8 @@ const REPEATS_MAX: usize = 65_536;
 #[derive(Clone, Debug)]
 pub(crate) struct Orders {
     pub(crate) address: SocketAddr,
-    /// The most users of this thread.
+    /// The users of this thread, unless their number is changed: its requests are
+    /// theirs in turn (open model).
     pub(crate) users: u32,
     /// Users, or connections in the open model, of all threads over time.
     pub(crate) staff: Stages,
@@ -78,7 +82,7 @@ struct Repeated {
 
 /// A client thread with its connections open.
 #[derive(Debug)]
-pub(crate) struct Worker<'a> {
+pub(crate) struct Worker {
     orders: Orders,
     requests: Requests,
     recorder: Recorder,
@@ -108,16 +112,20 @@ pub(crate) struct Worker<'a> {
     next_staff: Option<Duration>,
     tally: Tally,
     effort: Effort,
-    board: &'a Board,
+    board: Arc<Board>,
+    /// How many orders of the board were obeyed.
+    obeyed: usize,
+    /// The last request for a copy of the counts that was answered.
+    copied: u64,
 }
 
-impl<'a> Worker<'a> {
+impl Worker {
     /// Opens the connections that take part from the start, and at least one on
     /// the first thread; those that fail are counted and tried again later.
     pub(crate) fn connect(
         orders: Orders,
         (requests, recorder): (Requests, Recorder),
-        board: &'a Board,
+        board: Arc<Board>,
     ) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let pace = Pace::new()?;
@@ -151,6 +159,8 @@ impl<'a> Worker<'a> {
             tally: Tally::new(orders.tasks.iter().cloned()),
             effort: Effort::new(),
             board,
+            obeyed: 0,
+            copied: 0,
             orders,
         };
         worker.open_first()?;
@@ -171,6 +181,7 @@ impl<'a> Worker<'a> {
             if now < self.end && self.board.is_stopped() {
                 self.end = self.board.stopped_at(now);
             }
+            self.obey();
             if self.next_staff.is_some_and(|at| at <= now) && now < self.end {
                 self.staff(now);
             }
@@ -189,8 +200,8 @@ impl<'a> Worker<'a> {
                 }
             }
             let longest = match self.next_staff {
-                Some(at) if now < self.end => at.saturating_sub(now).min(SCAN_EVERY),
-                Some(_) | None => SCAN_EVERY,
+                Some(at) if now < self.end => at.saturating_sub(now).min(LOOK_EVERY),
+                Some(_) | None => LOOK_EVERY,
             };
             self.wait(now, self.wake_at(now), longest)?;
         }
@@ -200,6 +211,26 @@ impl<'a> Worker<'a> {
         }
         self.publish(self.start.elapsed());
         Ok((self.tally, self.effort))
+    }
+
+    /// Takes the orders that came since the last look.
+    fn obey(&mut self) {
+        let end = self.orders.run_time;
+        for order in self.board.orders_after(self.obeyed) {
+            self.obeyed += 1;
+            match order {
+                Order::Users(change) => {
+                    self.orders.staff = self.orders.staff.changed(change, end);
+                    let next = self.next_staff.unwrap_or(change.at);
+                    self.next_staff = Some(next.min(change.at));
+                }
+                Order::Rate(change) => {
+                    if let Some(schedule) = &mut self.orders.schedule {
+                        schedule.change(change, end);
+                    }
+                }
+            }
+        }
     }
 
     fn is_open_model(&self) -> bool {
@@ -378,10 +409,23 @@ impl<'a> Worker<'a> {
     fn publish(&mut self, now: Duration) {
         self.next_publish = now + PUBLISH_EVERY;
         let behind = self.orders.schedule.as_ref();
+        let unsent = behind.map_or(0, |schedule| schedule.remaining(now.min(self.end)));
         let mut sheet = Sheet::new(&self.tally);
         sheet.users = u64::try_from(self.users_up()).unwrap_or(u64::MAX);
-        sheet.unsent = behind.map_or(0, |schedule| schedule.remaining(now.min(self.end)));
+        sheet.unsent = unsent;
         self.board.publish(self.orders.share.index, sheet);
+        if let Some(request) = self.board.copy_wanted(self.copied) {
+            self.copied = request;
+            let mut copy = Counted {
+                request,
+                at: now,
+                tally: self.tally.clone(),
+                effort: self.effort.clone(),
+            };
+            copy.tally.unsent = unsent;
+            copy.effort.end(now);
+            self.board.give_copy(self.orders.share.index, copy);
+        }
     }
 }
 

@@ -1,0 +1,57 @@
+//! The flags of the web page.
+//!
+//! Owns: `--web` and what goes with it.
+//! Never: lets others reach the page by accident.
+//! Invariant: an address that is not loopback comes with the names it is asked by.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use clap::Args;
+
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Web page")]
+pub(crate) struct WebArgs {
+    /// Serve a page that shows runs, starts, changes and stops them, for example
+    /// 127.0.0.1:8089; port 0 takes any free one. The address is printed. The run
+    /// waits for Start on the page and, without --run-time, goes on until Stop.
+    /// Ctrl-C ends the process.
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
+    pub(crate) web: Option<SocketAddr>,
+    /// A name or address by which browsers on other machines reach the page, such
+    /// as loadgen.example or 10.0.0.7; may be repeated. Needed, and only allowed to
+    /// do anything, if --web is not this machine alone: whoever reaches the page can
+    /// start load, it asks for no password.
+    #[arg(long, value_name = "NAME", requires = "web")]
+    pub(crate) web_host: Vec<String>,
+    /// Start the first run at once, not only on the page.
+    #[arg(long, requires = "web")]
+    pub(crate) autostart: bool,
+    /// End the process that long after a run has ended, with the exit code that the
+    /// run would have without --web; 0s ends it at once.
+    #[arg(long, value_name = "DURATION", requires = "autostart", value_parser = humantime::parse_duration)]
+    pub(crate) autoquit: Option<Duration>,
+}
+
+impl WebArgs {
+    /// # Errors
+    /// What is missing.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self.web {
+            Some(address) if !address.ip().is_loopback() && self.web_host.is_empty() => {
+                Err(format!(
+                    "--web {address} can be reached from other machines, and whoever reaches it can \
+                     start load: use 127.0.0.1, or add --web-host with the name it is opened by"
+                ))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let mut addresses = text
+        .to_socket_addrs()
+        .map_err(|error| format!("{error}; expected an address such as 127.0.0.1:8089"))?;
+    addresses.next().ok_or_else(|| "no address".to_owned())
+}
