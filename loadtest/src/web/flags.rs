@@ -55,3 +55,44 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|error| format!("{error}; expected an address such as 127.0.0.1:8089"))?;
     addresses.next().ok_or_else(|| "no address".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::args::{Parsed, parse};
+
+    #[track_caller]
+    fn check(flags: &str, part: Option<&str>) {
+        let line = format!("loadtest run {flags}");
+        let line = line.split_whitespace().map(std::ffi::OsString::from);
+        match (parse(line), part) {
+            (Parsed::Run(_), None) => {}
+            (Parsed::Usage(message), Some(part)) => {
+                assert!(message.contains(part), "{flags}: {message}");
+            }
+            (other, _) => panic!("{flags}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_page_is_for_this_machine_unless_others_are_named() {
+        check("--web 127.0.0.1:0", None);
+        check("--web [::1]:8089", None);
+        check("--web localhost:8089", None);
+        check("--web 0.0.0.0:8089", Some("--web-host"));
+        check("--web 10.0.0.7:8089 --allow-remote", Some("--web-host"));
+        check("--web 0.0.0.0:8089 --web-host loadgen.example", None);
+        check("--web 127.0.0.1", Some("127.0.0.1:8089"));
+        check("--web-host a", Some("--web"));
+    }
+
+    #[test]
+    fn quitting_by_itself_needs_a_start_by_itself() {
+        check("--web 127.0.0.1:0 --autostart --autoquit 0s", None);
+        check("--web 127.0.0.1:0 --autoquit 5s", Some("--autostart"));
+        check("--autostart", Some("--web"));
+        check(
+            "--web 127.0.0.1:0 --autostart --autoquit soon",
+            Some("--autoquit"),
+        );
+    }
+}

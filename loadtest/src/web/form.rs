@@ -124,3 +124,73 @@ fn bounded<T: PartialOrd + From<u8> + std::fmt::Display>(
     }
     Ok(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Parsed, parse};
+
+    fn base(flags: &str) -> Config {
+        let line = format!("loadtest run --web 127.0.0.1:0 {flags}");
+        let line = line.split_whitespace().map(std::ffi::OsString::from);
+        let Parsed::Run(config) = parse(line) else {
+            panic!("not a run: {flags}");
+        };
+        *config
+    }
+
+    fn next(flags: &str, form: &str) -> Result<Config, Problem> {
+        let form: Start = serde_json::from_str(form).unwrap();
+        form.config(&base(flags))
+    }
+
+    #[test]
+    fn what_the_page_leaves_out_is_as_the_command_line_has_it() {
+        let stages = "--stage duration=5s,rate=10..100 --users 7 --threads 9";
+        let same = next(stages, "{}").unwrap();
+        assert_eq!(same.rate().map(|rate| rate.get()), Some(100));
+        assert_eq!(same.scenario.load.run_time, Duration::from_secs(5));
+        assert_eq!(same.threads, 7, "each thread needs a connection");
+        let other = next(stages, r#"{"users": 3, "run_time_seconds": 0.5}"#).unwrap();
+        assert_eq!((other.scenario.load.users, other.rate()), (3, None));
+        assert_eq!(other.scenario.load.run_time, Duration::from_millis(500));
+        assert_eq!(other.threads, 9, "more users may come");
+    }
+
+    #[test]
+    fn zero_turns_a_field_off() {
+        let flags = "--rate 50 --spawn-rate 5 --run-time 3s";
+        let all = r#"{"rate": 0, "spawn_rate": 0, "run_time_seconds": 0}"#;
+        let load = next(flags, all).unwrap().scenario.load;
+        assert_eq!(
+            (load.arrivals.is_none(), load.run_time),
+            (true, RUN_TIME_MAX)
+        );
+        assert_eq!(load.staff.level_at(Duration::ZERO), 64);
+    }
+
+    #[test]
+    fn each_run_has_a_seed_of_its_own_unless_it_is_given() {
+        let seeds = |flags: &str| {
+            let base = base(flags);
+            let seed = || Start::default().config(&base).unwrap().scenario.seed;
+            (seed(), seed())
+        };
+        let (one, other) = seeds("");
+        assert_ne!(one, other);
+        assert_eq!(seeds("--seed 7"), (7, 7));
+    }
+
+    #[test]
+    fn what_the_command_line_refuses_is_refused() {
+        for (flags, form, part) in [
+            ("", r#"{"users": 0}"#, "users"),
+            ("", r#"{"run_time_seconds": 86401}"#, "86400"),
+            ("", r#"{"spawn_rate": 10000001}"#, "spawn_rate"),
+            ("--think 1s", r#"{"rate": 5}"#, "think"),
+        ] {
+            let problem = next(flags, form).unwrap_err();
+            assert!(problem.detail().contains(part), "{form}: {problem:?}");
+        }
+    }
+}

@@ -28,7 +28,8 @@ use crate::args::Config;
 use crate::live::Interrupt;
 use crate::report::{Report, Verdict};
 
-const TICK_EVERY: Duration = Duration::from_millis(100);
+/// Threads publish their counts about as often.
+const TICK_EVERY: Duration = Duration::from_millis(200);
 
 /// Serves the page until Ctrl-C, or until `--autoquit` ends it.
 ///

@@ -186,7 +186,7 @@ function showForm() {
   const running = state.phase === 'running' && !lostAt;
   fill();
   id('control-title').textContent = busy ? 'Load' : 'New run';
-  id('users-label').textContent = busy && state.plan.model === 'open' ? 'Connections' : 'Users';
+  setText('users-label', busy ? who() : 'Users');
   id('staged-row').hidden = busy || !state.plan.staged;
   const off = (busy && !running) || (!busy && follows());
   fields.users.disabled = off;
@@ -200,6 +200,8 @@ function showForm() {
   id('apply').disabled = !running || sending;
   id('stop').disabled = state.phase === 'stopping' || Boolean(lostAt) || sending;
 }
+
+const who = () => (state.plan.model === 'open' ? 'Connections' : 'Users');
 
 function startBody() {
   if (follows()) return {};
@@ -303,12 +305,13 @@ function taskRow(task) {
 }
 
 function showTiles(now) {
-  const { wanted, plan } = state;
+  const { wanted } = state;
   const busy = BUSY.includes(state.phase);
+  setText('name-users', who());
   setText('tile-users', now ? count(now.users) : '–');
   setText('note-users', busy ? `of ${count(wanted.users)} wanted` : '');
   setText('tile-rate', now ? rate(now.requests_per_second) : '–');
-  setText('note-rate', busy && wanted.rate !== null ? `of ${count(wanted.rate)} wanted` : now ? `${count(now.sent)} sent` : plan.model === 'open' ? 'open model' : '');
+  setText('note-rate', busy && wanted.rate !== null ? `of ${count(wanted.rate)} wanted` : now ? `${count(now.sent)} sent` : '');
   setText('tile-failures', now ? rate(now.failures_per_second) : '–');
   setText('note-failures', now ? share(now.failed, now.succeeded + now.failed) : '');
   id('tile-failures').className = now?.failures_per_second > 0 ? 'bad' : '';
@@ -334,7 +337,10 @@ function showTables(now) {
   id('failures').hidden = failures.length === 0;
   id('no-failures').hidden = failures.length > 0;
   id('failures').querySelector('tbody').replaceChildren(...failures.map((cells) => row(cells)));
-  setText('last-error', now?.last_error ? `The last error: ${now.last_error}` : '');
+  const notes = [];
+  if (now?.retried > 0) notes.push(`${count(now.retried)} requests were sent again with the same key; each attempt counts here, but only the last one is the request's failure.`);
+  if (now?.last_error) notes.push(`The last error: ${now.last_error}.`);
+  setText('last-error', notes.join(' '));
 
   const checked = state.result?.thresholds ?? [];
   id('requirements').hidden = checked.length === 0;
@@ -356,7 +362,7 @@ function show() {
   document.title = phase === 'running' && now ? `${rate(now.requests_per_second)}/s · loadtest` : `${PHASES[phase]} · loadtest`;
   showForm();
   showTiles(now);
-  for (const chart of charts) chart.update(history.points);
+  for (const chart of charts) chart.update(state.phase === 'failed' ? [] : history.points);
   showTables(now);
   const reportable = (BUSY.includes(state.phase) && now) || state.phase === 'finished';
   id('downloads').hidden = !reportable;

@@ -3,7 +3,7 @@
 //! Owns: the listener, its thread, the routes and the headers of every answer.
 //! Never: answers a stranger: `guard` goes before every route.
 //! Bound: [`CONNECTIONS_MAX`] connections, [`BODY_BYTES_MAX`] of a body,
-//! [`HEAD_TIME_MAX`] for a request to arrive.
+//! [`ARRIVAL_TIME_MAX`] for its head and as long again for its body.
 //! Invariant: everything a browser needs comes from here; the page works offline.
 
 use std::convert::Infallible;
@@ -29,7 +29,7 @@ use crate::report::Form;
 
 const CONNECTIONS_MAX: usize = 64;
 const BODY_BYTES_MAX: usize = 16 * 1024;
-const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+const ARRIVAL_TIME_MAX: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Nothing but the page's own files and API, no frame around it, no form.
@@ -83,7 +83,7 @@ async fn accept(listener: tokio::net::TcpListener, desk: &Arc<Desk>, guard: &Arc
             });
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIME_MAX);
+                .header_read_timeout(ARRIVAL_TIME_MAX);
             // A browser that goes away is no error of anybody.
             http.serve_connection(TokioIo::new(stream), service)
                 .await
@@ -204,9 +204,10 @@ fn query(query: Option<&str>, name: &str) -> Result<u64, Problem> {
 }
 
 async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Problem> {
-    let body = Limited::new(request.into_body(), BODY_BYTES_MAX)
-        .collect()
+    let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+    let body = tokio::time::timeout(ARRIVAL_TIME_MAX, body)
         .await
+        .map_err(|_elapsed| Problem::invalid("the body did not arrive in time"))?
         .map_err(|error| Problem::invalid(format!("read the body: {error}")))?;
     serde_json::from_slice(&body.to_bytes()).map_err(|error| Problem::invalid(error.to_string()))
 }
