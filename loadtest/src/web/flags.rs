@@ -18,10 +18,9 @@ pub(crate) struct WebArgs {
     /// Ctrl-C ends the process.
     #[arg(long, value_name = "ADDRESS", value_parser = parse_address)]
     pub(crate) web: Option<SocketAddr>,
-    /// A name or address by which browsers on other machines reach the page, such
-    /// as loadgen.example or 10.0.0.7; may be repeated. Needed, and only allowed to
-    /// do anything, if --web is not this machine alone: whoever reaches the page can
-    /// start load, it asks for no password.
+    /// A name or address by which browsers on other machines open the page, such as
+    /// loadgen.example or 10.0.0.7; may be repeated. Needed if --web is not this
+    /// machine alone. Whoever reaches the page can start load: it asks for no password.
     #[arg(long, value_name = "NAME", requires = "web")]
     pub(crate) web_host: Vec<String>,
     /// Start the first run at once, not only on the page.
