@@ -25,7 +25,9 @@ mod series;
 mod slot;
 mod stages;
 mod stats;
+mod stream;
 mod threshold;
+mod tls;
 mod verify;
 mod worker;
 

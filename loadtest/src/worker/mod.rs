@@ -36,6 +36,7 @@ use crate::schedule::{Schedule, Share};
 use crate::slot::{Flight, Setback, Slot, State, Written};
 use crate::stages::Stages;
 use crate::stats::Tally;
+use crate::tls::TlsClient;
 use agenda::Agenda;
 use pace::{Pace, Wait};
 use retry::Retry;
@@ -54,6 +55,7 @@ const REPEATS_MAX: usize = 65_536;
 #[derive(Clone, Debug)]
 pub(crate) struct Orders {
     pub(crate) address: SocketAddr,
+    pub(crate) tls: Option<TlsClient>,
     /// The most users of this thread.
     pub(crate) users: u32,
     /// Users, or connections in the open model, of all threads over time.
