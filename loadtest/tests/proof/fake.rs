@@ -1,6 +1,6 @@
 //! An engine with a ledger in memory, and with bad manners on request.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -51,14 +51,26 @@ pub(crate) fn id_of(number: u64) -> String {
 impl Fake {
     /// Serves until the test process ends.
     pub(crate) fn start(manner: Manner) -> Self {
+        Self::behind(manner, Some)
+    }
+
+    /// The same, over what `accept` makes of a connection; None refuses it.
+    pub(crate) fn behind<S: Read + Write + 'static>(
+        manner: Manner,
+        accept: impl Fn(TcpStream) -> Option<S> + Clone + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let ledger = Arc::<Mutex<Ledger>>::default();
         let shared = Arc::clone(&ledger);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let ledger = Arc::clone(&shared);
-                std::thread::spawn(move || serve(stream.unwrap(), manner, &ledger));
+                let (ledger, accept) = (Arc::clone(&shared), accept.clone());
+                std::thread::spawn(move || {
+                    if let Some(stream) = accept(stream.unwrap()) {
+                        serve(stream, manner, &ledger);
+                    }
+                });
             }
         });
         Self { address, ledger }
@@ -84,8 +96,8 @@ impl Fake {
 /// None closes the connection.
 type Answer = Option<(u16, &'static str, String)>;
 
-fn serve(mut stream: TcpStream, manner: Manner, ledger: &Mutex<Ledger>) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
+fn serve(stream: impl Read + Write, manner: Manner, ledger: &Mutex<Ledger>) {
+    let mut reader = BufReader::new(stream);
     while let Some((line, key, body)) = read_request(&mut reader) {
         let (method, path) = line.split_once(' ').unwrap();
         let path = path.split(' ').next().unwrap();
@@ -99,7 +111,8 @@ fn serve(mut stream: TcpStream, manner: Manner, ledger: &Mutex<Ledger>) {
         let length = body.len();
         let text =
             format!("HTTP/1.1 {status} X\r\n{headers}content-length: {length}\r\n\r\n{body}");
-        if stream.write_all(text.as_bytes()).is_err() {
+        let stream = reader.get_mut();
+        if stream.write_all(text.as_bytes()).is_err() || stream.flush().is_err() {
             return;
         }
     }
