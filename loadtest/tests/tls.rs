@@ -279,10 +279,12 @@ fn a_run_behind_tls_is_verified_behind_tls() {
     let authority = Authority::new();
     let config = Arc::new(authority.server(GOOD));
     let accept = move |socket| accept(socket, &config);
-    let fake = Fake::behind(fake::Manner::LosesAnswers, accept);
-    let journal = authority.folder().join("journal");
-    let journal = journal.to_str().unwrap();
-    let flags = format!("--users 4 --threads 2 --journal {journal}");
+    let fake = Fake::behind(fake::Manner::Guarded, accept);
+    let folder = authority.folder();
+    let (journal, key) = (folder.join("journal"), folder.join("key"));
+    std::fs::write(&key, fake::API_KEY).unwrap();
+    let (journal, key) = (journal.to_str().unwrap(), key.to_str().unwrap());
+    let flags = format!("--users 4 --threads 2 --journal {journal} --api-key-file {key}");
     run(&authority, fake.address, &flags);
     assert!(fake.count() > 0);
     let verify = |flags: &str| {
@@ -292,7 +294,14 @@ fn a_run_behind_tls_is_verified_behind_tls() {
         let said = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8(said).unwrap())
     };
-    let (code, said) = verify(&format!("--cacert {}", authority.file().display()));
+    let cacert = format!("--cacert {}", authority.file().display());
+    let (code, said) = verify(&cacert);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(
+        said.contains("401") && said.contains("--api-key-file"),
+        "{said}"
+    );
+    let (code, said) = verify(&format!("{cacert} --api-key-file {key}"));
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("found exactly once"), "{said}");
     let stranger = Authority::new();

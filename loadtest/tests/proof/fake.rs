@@ -17,7 +17,11 @@ pub(crate) enum Manner {
     ForgetsKeys,
     /// Refuses every tenth transfer, but applies the first of them.
     LiesOnce,
+    /// Lets in only who shows [`API_KEY`].
+    Guarded,
 }
+
+pub(crate) const API_KEY: &str = "s3cret";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Transfer {
@@ -98,10 +102,18 @@ type Answer = Option<(u16, &'static str, String)>;
 
 fn serve(stream: impl Read + Write, manner: Manner, ledger: &Mutex<Ledger>) {
     let mut reader = BufReader::new(stream);
-    while let Some((line, key, body)) = read_request(&mut reader) {
+    while let Some(request) = read_request(&mut reader) {
+        let Request {
+            line,
+            key,
+            api_key,
+            body,
+        } = request;
         let (method, path) = line.split_once(' ').unwrap();
         let path = path.split(' ').next().unwrap();
+        let refused = manner == Manner::Guarded && api_key.as_deref() != Some(API_KEY);
         let answer = match method {
+            _ if refused => Some((401, "", r#"{"code":"unauthorized"}"#.to_owned())),
             "POST" => ledger.lock().unwrap().post(manner, path, key, &body),
             _ => Some(ledger.lock().unwrap().get(path)),
         };
@@ -118,13 +130,20 @@ fn serve(stream: impl Read + Write, manner: Manner, ledger: &Mutex<Ledger>) {
     }
 }
 
-fn read_request(reader: &mut impl BufRead) -> Option<(String, Option<String>, Value)> {
+struct Request {
+    line: String,
+    key: Option<String>,
+    api_key: Option<String>,
+    body: Value,
+}
+
+fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     let mut line = String::new();
     reader
         .read_line(&mut line)
         .ok()
         .filter(|count| *count > 0)?;
-    let (mut key, mut length) = (None, 0);
+    let (mut key, mut api_key, mut length) = (None, None, 0);
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).ok()?;
@@ -133,6 +152,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<(String, Option<String>, Va
         };
         match name {
             "Idempotency-Key" => key = Some(value.to_owned()),
+            "X-Api-Key" => api_key = Some(value.to_owned()),
             "Content-Length" => length = value.parse().unwrap(),
             _ => {}
         }
@@ -140,7 +160,12 @@ fn read_request(reader: &mut impl BufRead) -> Option<(String, Option<String>, Va
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    Some((line.trim_end().to_owned(), key, body))
+    Some(Request {
+        line: line.trim_end().to_owned(),
+        key,
+        api_key,
+        body,
+    })
 }
 
 impl Ledger {
@@ -156,8 +181,14 @@ impl Ledger {
                 }
                 return Some(refusal);
             }
-            (Manner::Honest | Manner::LosesAnswers | Manner::ForgetsKeys | Manner::LiesOnce, _) => {
-            }
+            (
+                Manner::Honest
+                | Manner::LosesAnswers
+                | Manner::ForgetsKeys
+                | Manner::LiesOnce
+                | Manner::Guarded,
+                _,
+            ) => {}
         }
         let body = if path == "/transactions" {
             let items = body["transfers"].as_array().unwrap();
