@@ -53,7 +53,8 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// The engine: http://HOST:PORT or https://HOST:PORT.
+    /// The engine: http://HOST:PORT or https://HOST:PORT (whose certificate is checked
+    /// against this machine's authorities, or --cacert).
     #[arg(long, default_value = "http://127.0.0.1:5000")]
     host: String,
     /// How often a transfer with a key is sent again, with the same key and bytes,
