@@ -20,6 +20,7 @@ use crate::report::Output;
 use crate::request::Target;
 use crate::scenario::{InitArgs, LoadArgs, RUN_TIME_MAX, Scenario, ScenarioArgs, parse_run_time};
 use crate::threshold;
+use crate::tls::{self, TlsArgs, TlsClient, Trust};
 use crate::verify::{self, args::VerifyArgs};
 use crate::web::WebArgs;
 
@@ -53,7 +54,8 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// The engine: http://HOST:PORT.
+    /// The engine: http://HOST:PORT or https://HOST:PORT (whose certificate is checked
+    /// against this machine's authorities, or --cacert).
     #[arg(long, default_value = "http://127.0.0.1:5000")]
     host: String,
     /// How often a transfer with a key is sent again, with the same key and bytes,
@@ -82,6 +84,8 @@ struct RunArgs {
     #[command(flatten)]
     headers: HeaderArgs,
     #[command(flatten)]
+    tls: TlsArgs,
+    #[command(flatten)]
     output: Output,
     /// Write every transfer and its answer to this new file, for `loadtest verify`.
     /// A generator that is killed loses less than a second of it. If the disk is
@@ -104,6 +108,8 @@ pub(crate) struct Given {
 pub(crate) struct Config {
     pub(crate) host: String,
     pub(crate) address: SocketAddr,
+    /// None for http.
+    pub(crate) tls: Option<TlsClient>,
     pub(crate) target: Target,
     pub(crate) scenario: Scenario,
     pub(crate) given: Given,
@@ -200,6 +206,7 @@ fn check(mut args: RunArgs) -> Result<Config, String> {
     });
     Ok(Config {
         address,
+        tls: Trust::new(&args.tls)?.client(&args.host)?,
         target: Target {
             authority: authority(&args.host)?.to_owned(),
             headers: Headers::new(&args.headers)?,
@@ -220,17 +227,19 @@ fn check(mut args: RunArgs) -> Result<Config, String> {
     })
 }
 
-/// `host:port` of `http://host:port`.
+/// `host:port` of `http://host:port` and `https://host:port`.
 pub(crate) fn authority(host: &str) -> Result<&str, String> {
-    let rest = host.strip_prefix("http://").ok_or_else(|| {
-        format!("--host {host}: expected http://HOST:PORT (TLS is not spoken here)")
-    })?;
+    let expected = || format!("--host {host}: expected http://HOST:PORT or https://HOST:PORT");
+    let rest = host
+        .strip_prefix("http://")
+        .or_else(|| host.strip_prefix(tls::SCHEME))
+        .ok_or_else(expected)?;
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let clean = rest
         .bytes()
         .all(|byte| byte.is_ascii_graphic() && !b"/?#@".contains(&byte));
     if rest.is_empty() || !clean {
-        return Err(format!("--host {host}: expected http://HOST:PORT"));
+        return Err(expected());
     }
     Ok(rest)
 }
@@ -243,7 +252,12 @@ pub(crate) fn resolve(host: &str) -> Result<SocketAddr, String> {
     let full = if has_port {
         authority.to_owned()
     } else {
-        format!("{authority}:80")
+        let port = if host.starts_with(tls::SCHEME) {
+            443
+        } else {
+            80
+        };
+        format!("{authority}:{port}")
     };
     full.to_socket_addrs()
         .map_err(|error| format!("--host {host}: {error}"))?
@@ -345,7 +359,8 @@ mod tests {
             ("--think 2s..=1s", "1s..=3s"),
             ("--spawn-rate 0", "--spawn-rate"),
             ("--retries 1001", "--retries"),
-            ("--host https://127.0.0.1", "TLS"),
+            ("--host ftp://127.0.0.1", "https://HOST:PORT"),
+            ("--host https://127.0.0.1 --cacert /nonexistent", "--cacert"),
             ("--host http://127.0.0.1:1/x", "HOST:PORT"),
         ] {
             check_refused(bad, part);

@@ -47,6 +47,8 @@ pub(crate) enum ProtocolError {
     Unframed,
     HeadTooLarge,
     BodyTooLarge,
+    /// A TLS record.
+    Encrypted,
     /// Bytes that belong to no request.
     Unsolicited,
 }
@@ -60,6 +62,7 @@ impl fmt::Display for ProtocolError {
             Self::Unframed => "response without Content-Length",
             Self::HeadTooLarge => "response head over 64 KiB",
             Self::BodyTooLarge => "response body over 64 MiB",
+            Self::Encrypted => "the target answers in TLS: use --host https://",
             Self::Unsolicited => "bytes after the end of the response",
         })
     }
@@ -163,6 +166,10 @@ impl Parser {
         // The end may straddle the old and the new bytes.
         let from = kept.saturating_sub(HEAD_END.len() - 1);
         let Some(end) = find(&self.partial_head[from..], HEAD_END) else {
+            // An alert (0x15) or part of a handshake (0x16), of any version 3.x.
+            if let [0x15 | 0x16, 3, ..] = self.partial_head[..] {
+                return Err(ProtocolError::Encrypted);
+            }
             if self.partial_head.len() > HEAD_BYTES_MAX {
                 return Err(ProtocolError::HeadTooLarge);
             }
@@ -390,6 +397,8 @@ mod tests {
 
     #[test]
     fn what_is_not_a_response_is_refused() {
+        check_refused(b"\x15\x03\x03\0\x02\x02\x32", ProtocolError::Encrypted);
+        check_refused(b"\x16\x03", ProtocolError::Encrypted);
         check_refused(b"SSH-2.0-x\r\n\r\n", ProtocolError::StatusLine);
         check_refused(b"HTTP/2.0 200 OK\r\n\r\n", ProtocolError::StatusLine);
         check_refused(b"HTTP/1.1 2000\r\n\r\n", ProtocolError::StatusLine);

@@ -207,6 +207,7 @@ fn orders(config: &Config, index: u32) -> Orders {
     let users = share.of(u64::from(load.users));
     Orders {
         address: config.address,
+        tls: config.tls.clone(),
         users: u32::try_from(users).unwrap_or(load.users),
         staff: load.staff.clone(),
         share,

@@ -18,12 +18,14 @@ use crate::journal::Earlier;
 use crate::request::{Next, Requests};
 use crate::response::{KeepBody, Parser};
 use crate::stats::{Class, Times};
+use crate::stream::{Handshake, Stream};
+use crate::tls::TlsClient;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// No connection; may be opened again at `retry_at`.
     Down { retry_at: Duration },
-    /// Connecting since then.
+    /// Connecting since then, the TLS handshake included.
     Connecting { since: Duration },
     /// Nothing in flight since then.
     Idle { since: Duration },
@@ -107,7 +109,7 @@ pub(crate) struct Slot {
     pub(crate) asleep_until: Option<Duration>,
     pub(crate) used: Used,
     written: usize,
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
 }
 
 /// Whether there was a connection before.
@@ -136,7 +138,12 @@ impl Slot {
     }
 
     /// Starts to connect; writability tells when that has ended.
-    pub(crate) fn connect(&mut self, to: SocketAddr, now: Duration) -> std::io::Result<()> {
+    pub(crate) fn connect(
+        &mut self,
+        to: SocketAddr,
+        tls: Option<&TlsClient>,
+        now: Duration,
+    ) -> std::io::Result<()> {
         let family = match to {
             SocketAddr::V4(_) => AddressFamily::INET,
             SocketAddr::V6(_) => AddressFamily::INET6,
@@ -147,24 +154,38 @@ impl Slot {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),
         }
-        let stream = TcpStream::from(socket);
-        stream.set_nodelay(true)?;
-        self.stream = Some(stream);
+        let socket = TcpStream::from(socket);
+        socket.set_nodelay(true)?;
+        self.stream = Some(Stream::new(socket, tls)?);
         self.parser.reset();
         self.used = Used::Before;
         self.state = State::Connecting { since: now };
         Ok(())
     }
 
-    /// How connecting ended.
-    pub(crate) fn connected(&mut self, now: Duration) -> std::io::Result<()> {
+    /// How connecting ended, or what the TLS handshake waits for.
+    pub(crate) fn connected(&mut self, now: Duration) -> std::io::Result<Handshake> {
         let stream = self.stream()?;
-        if let Some(error) = stream.take_error()? {
+        if let Some(error) = stream.socket().take_error()? {
             return Err(error);
         }
-        stream.peer_addr()?;
-        self.state = State::Idle { since: now };
-        Ok(())
+        stream.socket().peer_addr()?;
+        let handshake = stream.handshake()?;
+        if handshake == Handshake::Done {
+            self.state = State::Idle { since: now };
+        }
+        Ok(handshake)
+    }
+
+    /// Connecting takes too long: what was waited for.
+    pub(crate) fn overdue(&self) -> std::io::Error {
+        let timed_out = || ErrorKind::TimedOut.into();
+        self.stream.as_ref().map_or_else(timed_out, Stream::overdue)
+    }
+
+    /// Whether the server said that it will close.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.stream.as_ref().is_some_and(Stream::has_ended)
     }
 
     /// Drops the connection; closing it also takes it out of the epoll set.
@@ -193,9 +214,17 @@ impl Slot {
     }
 
     pub(crate) fn write_rest(&mut self) -> std::io::Result<Written> {
-        while self.written < self.out.len() {
-            let mut stream = self.stream()?;
-            match stream.write(&self.out[self.written..]) {
+        let Some(stream) = &mut self.stream else {
+            return Err(ErrorKind::NotConnected.into());
+        };
+        loop {
+            let rest = &self.out[self.written..];
+            let result = match rest {
+                [] => stream.flush().map(|()| 0),
+                rest => stream.write(rest),
+            };
+            match result {
+                Ok(0) if rest.is_empty() => return Ok(Written::All),
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Written::Part),
@@ -203,13 +232,13 @@ impl Slot {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Written::All)
     }
 
-    /// Bytes read, 0 at the end; `None` if there is nothing to read.
-    pub(crate) fn read(&self, buffer: &mut [u8]) -> std::io::Result<Option<usize>> {
-        let mut stream = self.stream()?;
-        match stream.read(buffer) {
+    /// Bytes read, `UnexpectedEof` at the end; `None` if there is nothing to read.
+    /// If it is less than the buffer holds, an event tells of more.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<Option<usize>> {
+        match self.stream()?.read(buffer) {
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
             Ok(count) => Ok(Some(count)),
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
@@ -221,12 +250,13 @@ impl Slot {
     }
 
     pub(crate) fn fd(&self) -> std::io::Result<BorrowedFd<'_>> {
-        Ok(self.stream()?.as_fd())
+        let stream = self.stream.as_ref().ok_or(ErrorKind::NotConnected)?;
+        Ok(stream.socket().as_fd())
     }
 
-    fn stream(&self) -> std::io::Result<&TcpStream> {
+    fn stream(&mut self) -> std::io::Result<&mut Stream> {
         self.stream
-            .as_ref()
+            .as_mut()
             .ok_or_else(|| ErrorKind::NotConnected.into())
     }
 }

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::args::{Progress, resolve};
+use crate::headers::{HeaderArgs, Headers};
+use crate::tls::{TlsArgs, Trust};
 
 const CONNECTIONS_MAX: u32 = 256;
 
@@ -17,7 +19,7 @@ pub(crate) struct VerifyArgs {
     /// request deadline are over: an answer still under way has no fate yet.
     #[arg(long, value_name = "FILE")]
     journal: PathBuf,
-    /// The engine: http://HOST:PORT. Default: where the run sent its load.
+    /// The engine: http://HOST:PORT or https://HOST:PORT. Default: where the run sent its load.
     #[arg(long)]
     host: Option<String>,
     /// Ask the ledger itself, thousands of keys at a time, instead of the engine:
@@ -46,6 +48,11 @@ pub(crate) struct VerifyArgs {
     /// Do not print progress.
     #[arg(long)]
     quiet: bool,
+    // Last: their help heading holds for every flag after them.
+    #[command(flatten)]
+    headers: HeaderArgs,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 /// Whether the run had its accounts for itself.
@@ -53,6 +60,13 @@ pub(crate) struct VerifyArgs {
 pub(crate) enum Sharing {
     Alone,
     Shared,
+}
+
+/// What lets verification into the engine.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    pub(crate) headers: Headers,
+    pub(crate) trust: Trust,
 }
 
 /// How to reach the ledger.
@@ -76,6 +90,7 @@ impl std::fmt::Debug for DatabasePlan {
 pub(crate) struct Plan {
     pub(crate) journal: PathBuf,
     pub(crate) host: Option<String>,
+    pub(crate) access: Access,
     pub(crate) database: Option<DatabasePlan>,
     pub(crate) connections: u32,
     pub(crate) sharing: Sharing,
@@ -86,6 +101,10 @@ pub(crate) struct Plan {
 /// # Errors
 /// What is wrong with the arguments.
 pub(crate) fn check(args: VerifyArgs) -> Result<Plan, String> {
+    let access = Access {
+        headers: Headers::new(&args.headers)?,
+        trust: Trust::new(&args.tls)?,
+    };
     if let Some(host) = &args.host {
         resolve(host)?;
     }
@@ -103,6 +122,7 @@ pub(crate) fn check(args: VerifyArgs) -> Result<Plan, String> {
     Ok(Plan {
         journal: args.journal,
         host: args.host,
+        access,
         database,
         connections: args.connections,
         sharing: if args.shared {

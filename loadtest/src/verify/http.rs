@@ -5,7 +5,7 @@
 //! Bound: one look-up in flight on each connection; `ATTEMPTS_MAX` for each.
 //! Invariant: an engine that cannot say is an error, never an empty answer.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -13,10 +13,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::args::Access;
 use super::ledger::{AskError, Books, Ledger, Question, Row, RowKind, Window};
 use crate::args::{authority, resolve};
+use crate::headers::Headers;
 use crate::journal::Amount;
 use crate::response::{KeepBody, Parser, find};
+use crate::stream::{Handshake, Stream};
+use crate::tls::TlsClient;
 
 const ATTEMPTS_MAX: u32 = 8;
 /// Doubled each time: the last attempt comes after some 13 seconds.
@@ -30,11 +34,15 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    pub(super) fn new(host: &str, connections: u32) -> Result<Self, AskError> {
+    pub(super) fn new(host: &str, access: &Access, connections: u32) -> Result<Self, AskError> {
         let address = resolve(host).map_err(AskError::Usage)?;
         let authority = authority(host).map_err(AskError::Usage)?;
+        let tls = access.trust.client(host).map_err(AskError::Usage)?;
         let client = |_| Client {
             address,
+            tls: tls.clone(),
+            headers: access.headers.clone(),
+            host: host.trim_end_matches('/').to_owned(),
             authority: authority.to_owned(),
             stream: None,
             buffer: vec![0; 16 * 1024],
@@ -140,8 +148,12 @@ impl TransactionRow {
 #[derive(Debug)]
 struct Client {
     address: SocketAddr,
+    tls: Option<TlsClient>,
+    headers: Headers,
+    /// As it was given.
+    host: String,
     authority: String,
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
     buffer: Vec<u8>,
     /// The last answer, head included.
     raw: Vec<u8>,
@@ -178,15 +190,21 @@ impl Client {
     fn get(&mut self, request: &str) -> Result<(u16, Vec<u8>), AskError> {
         let mut attempt = 0;
         loop {
+            attempt += 1;
             let cause = match self.try_get(request) {
                 Ok((status, body)) if status < 500 && status != 429 => return Ok((status, body)),
                 Ok((status, _)) => format!("status {status}"),
-                Err(error) => error.to_string(),
+                Err(error) => {
+                    // A bad certificate or a broken protocol stays what it is.
+                    if error.kind() == ErrorKind::InvalidData {
+                        attempt = ATTEMPTS_MAX;
+                    }
+                    error.to_string()
+                }
             };
             self.stream = None;
-            attempt += 1;
             if attempt == ATTEMPTS_MAX {
-                let request = format!("GET http://{}{request}", self.authority);
+                let request = format!("GET {}{request}", self.host);
                 return Err(AskError::Engine { request, cause });
             }
             std::thread::sleep(RETRY_AFTER * 2_u32.pow(attempt - 1));
@@ -195,17 +213,18 @@ impl Client {
 
     fn try_get(&mut self, request: &str) -> std::io::Result<(u16, Vec<u8>)> {
         if self.stream.is_none() {
-            let stream = TcpStream::connect_timeout(&self.address, TIMEOUT)?;
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            stream.set_write_timeout(Some(TIMEOUT))?;
-            self.stream = Some(stream);
+            self.stream = Some(self.connect()?);
         }
         let Some(stream) = &mut self.stream else {
             return Err(std::io::ErrorKind::NotConnected.into());
         };
-        let text = format!("GET {request} HTTP/1.1\r\nHost: {}\r\n\r\n", self.authority);
+        let text = format!(
+            "GET {request} HTTP/1.1\r\nHost: {}\r\n{}\r\n",
+            self.authority,
+            self.headers.lines()
+        );
         stream.write_all(text.as_bytes())?;
+        stream.flush()?;
         self.raw.clear();
         let mut parser = Parser::new(KeepBody::All);
         loop {
@@ -215,13 +234,27 @@ impl Client {
             }
             self.raw.extend_from_slice(&self.buffer[..count]);
             let fed = parser.feed(&self.buffer[..count]);
-            if let Some(response) = fed.map_err(std::io::Error::other)? {
+            let invalid = |error| std::io::Error::new(ErrorKind::InvalidData, error);
+            if let Some(response) = fed.map_err(invalid)? {
                 let answer = (response.status, response.body.to_vec());
-                if response.close {
+                if response.close || stream.has_ended() {
                     self.stream = None;
                 }
                 return Ok(answer);
             }
+        }
+    }
+
+    fn connect(&self) -> std::io::Result<Stream> {
+        let socket = TcpStream::connect_timeout(&self.address, TIMEOUT)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(TIMEOUT))?;
+        socket.set_write_timeout(Some(TIMEOUT))?;
+        let mut stream = Stream::new(socket, self.tls.as_ref())?;
+        match stream.handshake()? {
+            Handshake::Done => Ok(stream),
+            // The socket waits: it has waited in vain.
+            Handshake::ToRead | Handshake::ToWrite => Err(stream.overdue()),
         }
     }
 
@@ -240,6 +273,10 @@ fn read<T: serde::de::DeserializeOwned>(
     status: u16,
     body: &[u8],
 ) -> Result<T, AskError> {
+    if matches!(status, 401 | 403) {
+        let next = "the engine wants --api-key-file, --token-file or --header";
+        return Err(unreadable(request, format!("status {status}: {next}")));
+    }
     if status != 200 {
         return Err(unreadable(request, format!("status {status}")));
     }

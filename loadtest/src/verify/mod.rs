@@ -84,7 +84,7 @@ pub(crate) fn verify(plan: &Plan) -> Result<Verdict, VerifyError> {
         Some(database) => Box::new(sql::Database::connect(database)?),
         None => {
             let host = plan.host.as_deref().unwrap_or(&header.host);
-            Box::new(http::Engine::new(host, plan.connections)?)
+            Box::new(http::Engine::new(host, &plan.access, plan.connections)?)
         }
     };
     let bar = bar(plan, reader.length());

@@ -4,6 +4,7 @@
 //! Never: sends.
 //! Invariant: every attempt leaves `busy` exactly once.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use rustix::event::epoll;
@@ -40,7 +41,14 @@ impl Worker {
     fn read_idle(&mut self, index: usize) {
         match self.slots[index].read(&mut self.read_buffer) {
             Ok(None) => {}
-            Ok(Some(0)) | Err(_) => self.reconnect(index),
+            // TLS lets a server refuse after the handshake: at once again would be
+            // a storm of handshakes.
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                self.tally.errors.connect += 1;
+                self.tally.last_error = Some(error.to_string());
+                self.slots[index].disconnect(self.start.elapsed() + RECONNECT_AFTER);
+            }
+            Err(_) => self.reconnect(index),
             Ok(Some(_)) => {
                 self.tally.errors.protocol += 1;
                 self.tally.last_error = Some("bytes that answer no request".to_owned());
@@ -57,22 +65,22 @@ impl Worker {
     fn read_answer(&mut self, index: usize, sent: Duration) {
         let has_room = self.has_room();
         let slot = &mut self.slots[index];
-        let count = match slot.read(&mut self.read_buffer) {
-            Ok(None) => return,
-            Ok(Some(0)) => {
-                let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-                return self.fail_io(index, self.start.elapsed(), &error);
-            }
-            Ok(Some(count)) => count,
-            Err(error) => return self.fail_io(index, self.start.elapsed(), &error),
-        };
-        let response = match slot.parser.feed(&self.read_buffer[..count]) {
-            Ok(None) => return,
-            Ok(Some(response)) => response,
-            Err(error) => {
-                self.tally.errors.protocol += 1;
-                self.tally.last_error = Some(error.to_string());
-                return self.abandon(index, self.start.elapsed(), Lost::Protocol);
+        let response = loop {
+            let count = match slot.read(&mut self.read_buffer) {
+                Ok(None) => return,
+                Ok(Some(count)) => count,
+                Err(error) => return self.fail_io(index, self.start.elapsed(), &error),
+            };
+            match slot.parser.feed(&self.read_buffer[..count]) {
+                // More may be decrypted already, which no event would tell.
+                Ok(None) if count == self.read_buffer.len() => {}
+                Ok(None) => return,
+                Ok(Some(response)) => break response,
+                Err(error) => {
+                    self.tally.errors.protocol += 1;
+                    self.tally.last_error = Some(error.to_string());
+                    return self.abandon(index, self.start.elapsed(), Lost::Protocol);
+                }
             }
         };
         let Some(flight) = slot.flight else {
@@ -118,7 +126,7 @@ impl Worker {
                 self.slots[index].due = now + flight.next.think;
             }
         }
-        if close && index < self.staffed {
+        if (close || self.slots[index].has_ended()) && index < self.staffed {
             self.reconnect(index);
         } else {
             self.set_free(index, now);

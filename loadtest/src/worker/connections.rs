@@ -13,6 +13,7 @@ use rustix::event::epoll;
 use super::{SCAN_EVERY, STAFF_EVERY, TIMER_TOKEN, Worker};
 use crate::journal::Lost;
 use crate::slot::{Slot, State, Used};
+use crate::stream::Handshake;
 
 /// Below any listen backlog: more at once could wait a second for a SYN retry.
 const CONNECTING_MAX: usize = 64;
@@ -113,7 +114,7 @@ impl Worker {
         }
         self.connecting += 1;
         let result = self.slots[index]
-            .connect(self.orders.address, now)
+            .connect(self.orders.address, self.orders.tls.as_ref(), now)
             .and_then(|()| self.register(index));
         if let Err(error) = result {
             self.connect_failed(index, now, &error);
@@ -133,6 +134,14 @@ impl Worker {
         Ok(())
     }
 
+    fn watch_handshake(&self, index: usize, step: Handshake) -> std::io::Result<Handshake> {
+        let flags = match step {
+            Handshake::Done | Handshake::ToRead => epoll::EventFlags::IN,
+            Handshake::ToWrite => epoll::EventFlags::IN | epoll::EventFlags::OUT,
+        };
+        self.watch(index, flags).map(|()| step)
+    }
+
     fn connect_failed(&mut self, index: usize, now: Duration, error: &std::io::Error) {
         self.connecting -= 1;
         self.tally.errors.connect += 1;
@@ -140,14 +149,15 @@ impl Worker {
         self.slots[index].disconnect(now + RECONNECT_AFTER);
     }
 
-    /// Connecting has ended, one way or the other.
+    /// Connecting has ended, one way or the other, or TLS goes a step further.
     pub(super) fn on_connect(&mut self, index: usize) {
         let now = self.start.elapsed();
         let result = self.slots[index]
             .connected(now)
-            .and_then(|()| self.watch(index, epoll::EventFlags::IN));
+            .and_then(|handshake| self.watch_handshake(index, handshake));
         match result {
-            Ok(()) => {
+            Ok(Handshake::ToRead | Handshake::ToWrite) => {}
+            Ok(Handshake::Done) => {
                 self.connecting -= 1;
                 self.release(index, now);
             }
@@ -169,7 +179,7 @@ impl Worker {
             if let State::Connecting { since } = self.slots[index].state
                 && now.saturating_sub(since) > CONNECT_TIMEOUT
             {
-                let error = std::io::Error::from(std::io::ErrorKind::TimedOut);
+                let error = self.slots[index].overdue();
                 self.connect_failed(index, now, &error);
             }
         }

@@ -37,6 +37,7 @@ use crate::schedule::{Schedule, Share};
 use crate::slot::{Flight, Setback, Slot, State, Written};
 use crate::stages::Stages;
 use crate::stats::Tally;
+use crate::tls::TlsClient;
 use agenda::Agenda;
 use pace::{Pace, Wait};
 use retry::Retry;
@@ -57,6 +58,7 @@ const REPEATS_MAX: usize = 65_536;
 #[derive(Clone, Debug)]
 pub(crate) struct Orders {
     pub(crate) address: SocketAddr,
+    pub(crate) tls: Option<TlsClient>,
     /// The users of this thread, unless their number is changed: its requests are
     /// theirs in turn (open model).
     pub(crate) users: u32,

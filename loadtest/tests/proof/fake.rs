@@ -1,6 +1,6 @@
 //! An engine with a ledger in memory, and with bad manners on request.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +17,11 @@ pub(crate) enum Manner {
     ForgetsKeys,
     /// Refuses every tenth transfer, but applies the first of them.
     LiesOnce,
+    /// Lets in only who shows [`API_KEY`].
+    Guarded,
 }
+
+pub(crate) const API_KEY: &str = "s3cret";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Transfer {
@@ -51,14 +55,26 @@ pub(crate) fn id_of(number: u64) -> String {
 impl Fake {
     /// Serves until the test process ends.
     pub(crate) fn start(manner: Manner) -> Self {
+        Self::behind(manner, Some)
+    }
+
+    /// The same, over what `accept` makes of a connection; None refuses it.
+    pub(crate) fn behind<S: Read + Write + 'static>(
+        manner: Manner,
+        accept: impl Fn(TcpStream) -> Option<S> + Clone + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let ledger = Arc::<Mutex<Ledger>>::default();
         let shared = Arc::clone(&ledger);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let ledger = Arc::clone(&shared);
-                std::thread::spawn(move || serve(stream.unwrap(), manner, &ledger));
+                let (ledger, accept) = (Arc::clone(&shared), accept.clone());
+                std::thread::spawn(move || {
+                    if let Some(stream) = accept(stream.unwrap()) {
+                        serve(stream, manner, &ledger);
+                    }
+                });
             }
         });
         Self { address, ledger }
@@ -84,12 +100,20 @@ impl Fake {
 /// None closes the connection.
 type Answer = Option<(u16, &'static str, String)>;
 
-fn serve(mut stream: TcpStream, manner: Manner, ledger: &Mutex<Ledger>) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    while let Some((line, key, body)) = read_request(&mut reader) {
+fn serve(stream: impl Read + Write, manner: Manner, ledger: &Mutex<Ledger>) {
+    let mut reader = BufReader::new(stream);
+    while let Some(request) = read_request(&mut reader) {
+        let Request {
+            line,
+            key,
+            api_key,
+            body,
+        } = request;
         let (method, path) = line.split_once(' ').unwrap();
         let path = path.split(' ').next().unwrap();
+        let refused = manner == Manner::Guarded && api_key.as_deref() != Some(API_KEY);
         let answer = match method {
+            _ if refused => Some((401, "", r#"{"code":"unauthorized"}"#.to_owned())),
             "POST" => ledger.lock().unwrap().post(manner, path, key, &body),
             _ => Some(ledger.lock().unwrap().get(path)),
         };
@@ -99,19 +123,27 @@ fn serve(mut stream: TcpStream, manner: Manner, ledger: &Mutex<Ledger>) {
         let length = body.len();
         let text =
             format!("HTTP/1.1 {status} X\r\n{headers}content-length: {length}\r\n\r\n{body}");
-        if stream.write_all(text.as_bytes()).is_err() {
+        let stream = reader.get_mut();
+        if stream.write_all(text.as_bytes()).is_err() || stream.flush().is_err() {
             return;
         }
     }
 }
 
-fn read_request(reader: &mut impl BufRead) -> Option<(String, Option<String>, Value)> {
+struct Request {
+    line: String,
+    key: Option<String>,
+    api_key: Option<String>,
+    body: Value,
+}
+
+fn read_request(reader: &mut impl BufRead) -> Option<Request> {
     let mut line = String::new();
     reader
         .read_line(&mut line)
         .ok()
         .filter(|count| *count > 0)?;
-    let (mut key, mut length) = (None, 0);
+    let (mut key, mut api_key, mut length) = (None, None, 0);
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).ok()?;
@@ -120,6 +152,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<(String, Option<String>, Va
         };
         match name {
             "Idempotency-Key" => key = Some(value.to_owned()),
+            "X-Api-Key" => api_key = Some(value.to_owned()),
             "Content-Length" => length = value.parse().unwrap(),
             _ => {}
         }
@@ -127,7 +160,12 @@ fn read_request(reader: &mut impl BufRead) -> Option<(String, Option<String>, Va
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    Some((line.trim_end().to_owned(), key, body))
+    Some(Request {
+        line: line.trim_end().to_owned(),
+        key,
+        api_key,
+        body,
+    })
 }
 
 impl Ledger {
@@ -143,8 +181,14 @@ impl Ledger {
                 }
                 return Some(refusal);
             }
-            (Manner::Honest | Manner::LosesAnswers | Manner::ForgetsKeys | Manner::LiesOnce, _) => {
-            }
+            (
+                Manner::Honest
+                | Manner::LosesAnswers
+                | Manner::ForgetsKeys
+                | Manner::LiesOnce
+                | Manner::Guarded,
+                _,
+            ) => {}
         }
         let body = if path == "/transactions" {
             let items = body["transfers"].as_array().unwrap();
