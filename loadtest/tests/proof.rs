@@ -100,6 +100,7 @@ fn a_kept_promise_is_found_once_for_each_acknowledgement() {
         ];
         check(&found, 0, &numbers);
         assert_eq!(found.1["verdict"], "kept", "{flags}");
+        assert_eq!(found.1["journal"]["ends_early"], false);
     }
 }
 
@@ -268,6 +269,7 @@ fn a_journal_survives_the_kill_of_its_generator() {
     let known = number(&found, "/journal/transfers");
     assert!(known > 0 && known <= applied + 4, "{known} of {applied}");
     check(&found, 0, &[("/journal/cut_bytes", 9), ("/missing", 0)]);
+    assert_eq!(found.1["journal"]["ends_early"], true);
     let once = number(&found, "/found_exactly_once");
     assert_eq!(once + number(&found, "/unanswered/total"), known);
 }

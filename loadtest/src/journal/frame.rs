@@ -7,7 +7,8 @@
 //! of its check sum, so an old block left in a reused place is not taken.
 //!
 //! Header: magic (16 bytes), version (2), length (4), check (8), JSON.
-//! Block: magic (4), thread (4), number (4), length (4), check (8), records.
+//! Block: magic (4), thread (4), number (4), length (4), check (8), records. The
+//! last, without records, is of `END_THREAD`: the journal was closed.
 //! Numbers are little-endian; a check is the first 8 bytes of BLAKE3.
 
 use super::Header;
@@ -20,6 +21,8 @@ const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// A thread hands a block over at 64 KiB, after at most one whole batch call:
 /// 8,192 transfers of some 50 bytes at the worst.
 pub(super) const BLOCK_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// No client thread has this number.
+pub(super) const END_THREAD: u32 = u32::MAX;
 pub(super) const FILE_PREFIX_BYTES: usize = 30;
 pub(super) const BLOCK_PREFIX_BYTES: usize = 24;
 

@@ -7,8 +7,9 @@
 //! writes both and blocks of one thread keep their order.
 //!
 //! The file is a header (`frame`) and then blocks, each of one client thread and
-//! with a check sum, so that a torn tail is recognised. A generator killed by
-//! `kill -9` loses what its threads had not handed over: less than a second. A
+//! with a check sum, so that a torn tail is recognised, and an end. A generator
+//! killed by `kill -9` loses what its threads had not handed over, less than a
+//! second of it, and the end, so that `verify` knows that something is missing. A
 //! machine that loses its power can lose more: nothing is synced before the end.
 
 mod amount;
@@ -25,7 +26,7 @@ use uuid::Uuid;
 
 pub(crate) use amount::Amount;
 pub(crate) use answer::Earlier;
-pub(crate) use read::{ReadError, Reader};
+pub(crate) use read::{Closing, ReadError, Reader};
 pub(crate) use write::{Journal, Recorder, explain};
 
 use crate::request::key::Key;

@@ -53,6 +53,15 @@ impl From<std::io::Error> for ReadError {
     }
 }
 
+/// Whether the writer came to its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Closing {
+    #[default]
+    Closed,
+    /// Killed, or not at its end yet: what it sent last is missing.
+    CutShort,
+}
+
 /// A journal being read.
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -62,6 +71,7 @@ pub(crate) struct Reader {
     at: u64,
     length: u64,
     next_number: u32,
+    closing: Closing,
     block: Vec<u8>,
 }
 
@@ -85,6 +95,7 @@ impl Reader {
             at,
             length,
             next_number: 0,
+            closing: Closing::CutShort,
             block: Vec::new(),
         })
     }
@@ -98,9 +109,20 @@ impl Reader {
         self.length
     }
 
-    /// Bytes read. At the end: less than the length by what was cut.
+    /// Bytes read.
     pub(crate) fn position(&self) -> u64 {
         self.at
+    }
+
+    /// Bytes of the torn tail, to be asked at the end. None if the file has grown
+    /// since it was opened, because its run goes on.
+    pub(crate) fn cut_bytes(&self) -> u64 {
+        self.length.saturating_sub(self.at)
+    }
+
+    /// To be asked at the end.
+    pub(crate) fn closing(&self) -> Closing {
+        self.closing
     }
 
     /// Begins again.
@@ -130,6 +152,9 @@ impl Reader {
         let length = u64::try_from(BLOCK_PREFIX_BYTES + prefix.length).unwrap_or(u64::MAX);
         self.at = self.at.saturating_add(length);
         self.next_number = self.next_number.wrapping_add(1);
+        if prefix.thread == frame::END_THREAD {
+            self.closing = Closing::Closed;
+        }
         Ok(Some(()))
     }
 
@@ -225,7 +250,7 @@ mod tests {
         assert_eq!(journal.close().unwrap().waited, Duration::ZERO);
     }
 
-    fn counters(path: &Path) -> Result<(Vec<u64>, u64), ReadError> {
+    fn counters(path: &Path) -> Result<(Vec<u64>, u64, Closing), ReadError> {
         let mut reader = Reader::open(path)?;
         assert_eq!(reader.header().seed, 7);
         let mut sent = Vec::new();
@@ -235,7 +260,7 @@ mod tests {
                 sent.push(record.key.counter);
             }
         })? {}
-        Ok((sent, reader.length() - reader.position()))
+        Ok((sent, reader.cut_bytes(), reader.closing()))
     }
 
     #[test]
@@ -243,26 +268,41 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         write(&path);
-        assert_eq!(counters(&path).unwrap(), ((0..6).collect(), 0));
+        let all = ((0..6).collect(), 0, Closing::Closed);
+        assert_eq!(counters(&path).unwrap(), all);
         let whole = std::fs::read(&path).unwrap();
         let blocks: Vec<usize> = (0..whole.len())
             .filter(|at| whole[*at..].starts_with(b"LTJB"))
             .collect();
-        assert_eq!(blocks.len(), 3);
+        assert_eq!(blocks.len(), 4, "the last is the end");
         for end in blocks[1]..whole.len() {
             std::fs::write(&path, &whole[..end]).unwrap();
-            let last = if end < blocks[2] {
-                blocks[1]
-            } else {
-                blocks[2]
-            };
-            let kept = if end < blocks[2] { 0..2 } else { 0..4 };
-            let cut = u64::try_from(end - last).unwrap();
-            assert_eq!(counters(&path).unwrap(), (kept.collect(), cut), "{end}");
+            let kept = blocks.iter().filter(|at| **at <= end).count() - 1;
+            let cut = u64::try_from(end - blocks[kept]).unwrap();
+            let kept = (0..u64::try_from(2 * kept).unwrap()).collect();
+            // Between two blocks nothing is torn, and yet something is missing.
+            let expected = (kept, cut, Closing::CutShort);
+            assert_eq!(counters(&path).unwrap(), expected, "{end}");
         }
         // A tail of nothing, as a lost power may leave it, is torn too.
         std::fs::write(&path, [&whole[..blocks[2]], &[0; 500]].concat()).unwrap();
-        assert_eq!(counters(&path).unwrap(), ((0..4).collect(), 500));
+        let expected = ((0..4).collect(), 500, Closing::CutShort);
+        assert_eq!(counters(&path).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_journal_may_grow_while_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        write(&path);
+        let whole = std::fs::read(&path).unwrap();
+        let second = whole[100..].windows(4).position(|part| part == b"LTJB");
+        std::fs::write(&path, &whole[..100 + second.unwrap()]).unwrap();
+        let mut reader = Reader::open(&path).unwrap();
+        std::fs::write(&path, &whole).unwrap();
+        while reader.next_block(|_| ()).unwrap().is_some() {}
+        assert!(reader.length() < reader.position());
+        assert_eq!(reader.cut_bytes(), 0);
     }
 
     #[test]

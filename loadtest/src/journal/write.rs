@@ -126,6 +126,7 @@ fn write_blocks(mut file: File, receiver: &Receiver<Block>) -> std::io::Result<(
         file.write_all(&records)?;
         number = number.wrapping_add(1);
     }
+    file.write_all(&frame::write_prefix(frame::END_THREAD, number, &[]))?;
     file.sync_data()
 }
 

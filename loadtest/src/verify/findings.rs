@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Verdict;
 use super::args::Sharing;
 use super::ledger::Books;
+use crate::journal::Closing;
 
 const EXAMPLES_MAX: usize = 20;
 
@@ -46,7 +47,9 @@ pub(crate) struct Example {
 pub(crate) struct Findings {
     /// Bytes of the journal's torn tail.
     pub(crate) cut_bytes: u64,
+    pub(crate) closing: Closing,
     pub(crate) transfers: u64,
+    pub(crate) transfers_keyless: u64,
     pub(crate) acknowledged: u64,
     pub(crate) acknowledged_replayed: u64,
     /// Acknowledged ones without a key that were found: no key leads to them.
@@ -86,6 +89,13 @@ impl Findings {
         Some(keyless.saturating_sub(explained))
     }
 
+    /// Whether everything that the run did without keys is in its journal, and
+    /// nobody else did anything.
+    pub(crate) fn can_explain(&self, sharing: Sharing) -> bool {
+        let whole = self.closing == Closing::Closed || self.transfers_keyless == 0;
+        sharing == Sharing::Alone && whole
+    }
+
     /// Names and numbers that must be zero; none is what nobody was asked.
     pub(crate) fn bad(&self, sharing: Sharing) -> Vec<(&'static str, Option<u64>)> {
         let rows = self.books.rows;
@@ -108,9 +118,8 @@ impl Findings {
                 rows.map(|rows| rows.balances_wrong),
             ),
         ];
-        match sharing {
-            Sharing::Alone => bad.push(("doubled without a key", self.unexplained())),
-            Sharing::Shared => {}
+        if self.can_explain(sharing) {
+            bad.push(("doubled without a key", self.unexplained()));
         }
         bad
     }
@@ -122,5 +131,41 @@ impl Findings {
         } else {
             Verdict::Broken
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ledger::RowBooks;
+    use super::*;
+
+    #[track_caller]
+    fn check(closing: Closing, transfers_keyless: u64, sharing: Sharing, expected: Verdict) {
+        let rows = RowBooks {
+            keyless: 3,
+            ..RowBooks::default()
+        };
+        let findings = Findings {
+            closing,
+            transfers_keyless,
+            acknowledged_keyless_found: transfers_keyless,
+            books: Books {
+                rows: Some(rows),
+                ..Books::default()
+            },
+            ..Findings::default()
+        };
+        assert_eq!(findings.verdict(sharing), expected, "{findings:?}");
+    }
+
+    #[test]
+    fn what_a_cut_journal_cannot_explain_is_no_broken_promise() {
+        use Closing::{Closed, CutShort};
+        check(Closed, 2, Sharing::Alone, Verdict::Broken);
+        check(Closed, 3, Sharing::Alone, Verdict::Kept);
+        check(CutShort, 2, Sharing::Alone, Verdict::Kept);
+        check(Closed, 2, Sharing::Shared, Verdict::Kept);
+        // What is missing had keys like all the rest: nothing is without one.
+        check(CutShort, 0, Sharing::Alone, Verdict::Broken);
     }
 }

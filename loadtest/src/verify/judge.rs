@@ -95,6 +95,7 @@ impl<'a> Judge<'a> {
 
     fn judge(&mut self, transfer: &Transfer, rows: &[Row]) {
         self.findings.transfers += 1;
+        self.findings.transfers_keyless += u64::from(!transfer.is_keyed());
         let can_ask = transfer.is_keyed() || named_id(transfer).is_some();
         match &transfer.ending {
             Ending::Answered(Outcome::Completed(id), replay) => {

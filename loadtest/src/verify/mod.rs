@@ -99,7 +99,8 @@ pub(crate) fn verify(plan: &Plan) -> Result<Verdict, VerifyError> {
         }
         bar.set_position(reader.position());
     }
-    judge.findings.cut_bytes = reader.length() - reader.position();
+    judge.findings.cut_bytes = reader.cut_bytes();
+    judge.findings.closing = reader.closing();
     ready.extend(joiner.rest());
     for chunk in ready.chunks(CHUNK) {
         judge.chunk(ledger.as_mut(), chunk)?;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::Verdict;
 use super::args::{Plan, Sharing};
 use super::findings::{Example, Findings, Unanswered};
-use crate::journal::Header;
+use crate::journal::{Closing, Header};
 use crate::report::print;
 
 const DOCUMENT_VERSION: u32 = 1;
@@ -50,6 +50,8 @@ struct Journal<'a> {
     #[serde(flatten)]
     header: &'a Header,
     transfers: u64,
+    /// Without its end: what was sent in the last second is not in it.
+    ends_early: bool,
     cut_bytes: u64,
 }
 
@@ -83,6 +85,7 @@ fn document<'a>(plan: &Plan, header: &'a Header, findings: &'a Findings) -> Docu
             file: plan.journal.display().to_string(),
             header,
             transfers: findings.transfers,
+            ends_early: findings.closing == Closing::CutShort,
             cut_bytes: findings.cut_bytes,
         },
         acknowledged: findings.acknowledged,
@@ -127,6 +130,10 @@ fn line(name: &str, count: u64, note: impl Into<String>) -> Line {
 fn table(plan: &Plan, header: &Header, findings: &Findings) -> String {
     let asked = format!("seed {}, asked the {}", header.seed, asked(plan));
     let mut lines = vec![line("transfers in the journal", findings.transfers, asked)];
+    if findings.closing == Closing::CutShort {
+        let note = "killed, or still running: its last second is missing".to_owned();
+        lines.push(("journal without an end".to_owned(), String::new(), note));
+    }
     lines.extend(answered_lines(findings));
     lines.extend(unanswered_lines(&findings.unanswered));
     for (name, count) in findings.bad(plan.sharing) {
@@ -139,10 +146,13 @@ fn table(plan: &Plan, header: &Header, findings: &Findings) -> String {
             }
         });
     }
-    if plan.sharing == Sharing::Shared
+    if !findings.can_explain(plan.sharing)
         && let Some(count) = findings.unexplained()
     {
-        let note = "others used these accounts";
+        let note = match plan.sharing {
+            Sharing::Shared => "others used these accounts",
+            Sharing::Alone => "the journal's last second is missing",
+        };
         lines.push(line("unexplained transfers", count, note));
     }
     let mut text = String::new();
@@ -198,6 +208,7 @@ fn unanswered_lines(unanswered: &Unanswered) -> Vec<Line> {
         ("connection broke", unanswered.io),
         ("timeout", unanswered.timeout),
         ("no HTTP", unanswered.protocol),
+        ("not sent again", unanswered.given_up),
         ("in flight at the end", unanswered.in_flight),
         ("unknown outcome", unanswered.unknown),
     ];
