@@ -101,9 +101,10 @@ impl<'a> Judge<'a> {
             Ending::Answered(Outcome::Completed(id), replay) => {
                 self.findings.acknowledged += 1;
                 self.findings.acknowledged_replayed += u64::from(*replay == Replay::Replayed);
-                if let Some(id) = *id {
-                    let (low, high) = self.ids.unwrap_or((id, id));
-                    self.ids = Some((low.min(id), high.max(id)));
+                if let Some(id) = *id
+                    && (*replay == Replay::First || !self.is_earlier(id))
+                {
+                    self.widen(id);
                 }
                 if can_ask {
                     self.judge_acknowledged(transfer, *id, rows);
@@ -147,6 +148,17 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// Takes the id of a transfer of this run.
+    fn widen(&mut self, id: Uuid) {
+        let (low, high) = self.ids.unwrap_or((id, id));
+        self.ids = Some((low.min(id), high.max(id)));
+    }
+
+    /// Whether an earlier run with this seed made it.
+    fn is_earlier(&self, id: Uuid) -> bool {
+        unix_ms(id).is_some_and(|ms| ms < self.header.started_unix_ms)
+    }
+
     fn judge_acknowledged(&mut self, transfer: &Transfer, id: Option<Uuid>, rows: &[Row]) {
         let moved = || rows.iter().filter(|row| row.kind == RowKind::Transfer);
         // The id that was promised must be there, whatever else the key leads to.
@@ -170,10 +182,7 @@ impl<'a> Judge<'a> {
             self.example("doubled", transfer, rows);
             return false;
         }
-        let planned = &transfer.planned;
-        let as_asked = first.is_some_and(|row| {
-            (row.from, row.to, row.amount) == (planned.from, planned.to, planned.amount)
-        });
+        let as_asked = first.is_some_and(|row| is_as_asked(transfer, row));
         if !as_asked {
             self.findings.wrong += 1;
             self.example("wrong amount or accounts", transfer, rows);
@@ -185,7 +194,7 @@ impl<'a> Judge<'a> {
         let Some(row) = rows.iter().find(|row| row.kind == RowKind::Transfer) else {
             return;
         };
-        if unix_ms(row.id).is_some_and(|ms| ms < self.header.started_unix_ms) {
+        if self.is_earlier(row.id) {
             self.findings.refused_applied_before += 1;
         } else if self.rechecks.len() < RECHECKS_MAX {
             self.rechecks.insert(transfer.key);
@@ -198,7 +207,16 @@ impl<'a> Judge<'a> {
         self.findings.unanswered.total += 1;
         if !transfer.is_keyed() {
             self.findings.unanswered.unknowable += 1;
-        } else if rows.iter().any(|row| row.kind == RowKind::Transfer) {
+        } else if let Some(row) = rows.iter().find(|row| row.kind == RowKind::Transfer) {
+            if self.is_earlier(row.id) {
+                // Another request had the key before, and has it if it differs.
+                if !is_as_asked(transfer, row) {
+                    self.findings.unanswered.never_arrived += 1;
+                    return;
+                }
+            } else {
+                self.widen(row.id);
+            }
             self.findings.unanswered.applied += 1;
             // Nobody was told, but it must be right and once all the same.
             self.judge_moved(transfer, rows);
@@ -232,6 +250,11 @@ impl<'a> Judge<'a> {
     }
 }
 
+fn is_as_asked(transfer: &Transfer, row: &Row) -> bool {
+    let planned = &transfer.planned;
+    (row.from, row.to, row.amount) == (planned.from, planned.to, planned.amount)
+}
+
 const fn named_id(transfer: &Transfer) -> Option<Uuid> {
     match transfer.ending {
         Ending::Answered(Outcome::Completed(id) | Outcome::Rejected { id, .. }, _) => id,
@@ -244,4 +267,108 @@ const fn named_id(transfer: &Transfer) -> Option<Uuid> {
 /// When a version 7 id was made, by its maker's clock.
 fn unix_ms(id: Uuid) -> Option<u64> {
     (id.get_version_num() == 7).then(|| u64::try_from(id.as_u128() >> 80).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ledger::Books;
+    use super::*;
+    use crate::journal::{Amount, Planned};
+    use crate::scenario::Keys;
+
+    const STARTED_UNIX_MS: u64 = 1_790_000_000_000;
+
+    /// Answers every question with the same rows.
+    struct Told(Vec<Row>);
+
+    impl Ledger for Told {
+        fn look_up(&mut self, questions: &[Question]) -> Result<Vec<Vec<Row>>, AskError> {
+            Ok(questions.iter().map(|_| self.0.clone()).collect())
+        }
+
+        fn books(&mut self, _window: &Window) -> Result<Books, AskError> {
+            Ok(Books::default())
+        }
+    }
+
+    /// Made so long after the start of the run.
+    fn id(after_ms: i64) -> Uuid {
+        let ms = STARTED_UNIX_MS.strict_add_signed(after_ms);
+        Uuid::from_u128((u128::from(ms) << 80) | (7 << 76) | (2 << 62))
+    }
+
+    fn row(id: Uuid, kind: RowKind, amount: &str) -> Row {
+        Row {
+            id,
+            kind,
+            from: 1,
+            to: 2,
+            amount: Amount::parse(amount).unwrap(),
+        }
+    }
+
+    fn transfer(id: Uuid, amount: &str) -> Row {
+        row(id, RowKind::Transfer, amount)
+    }
+
+    /// What is found, and the window, if one transfer of 5 ended like that.
+    fn judged(ending: Ending, rows: &[Row]) -> (Findings, Option<(Uuid, Uuid)>) {
+        let header = Header {
+            seed: 7,
+            run_id: 1,
+            host: String::new(),
+            started_unix_ms: STARTED_UNIX_MS,
+            accounts_first: 1,
+            accounts_last: 9,
+            amounts: "decimal".to_owned(),
+        };
+        let planned = Planned {
+            from: 1,
+            to: 2,
+            amount: Amount::parse("5").unwrap(),
+            keys: Keys::On,
+        };
+        let transfer = Transfer {
+            key: Key::first(1, 1),
+            planned,
+            ending,
+        };
+        let mut judge = Judge::new(&header);
+        judge.chunk(&mut Told(rows.to_vec()), &[transfer]).unwrap();
+        let ids = judge.window().ids;
+        (judge.findings, ids)
+    }
+
+    #[test]
+    fn what_an_earlier_run_did_with_this_seed_is_not_held_against_this_one() {
+        let (now, before) = (id(500), id(-500));
+        let lost = || Ending::Unanswered(Lost::Io);
+        // The same request, which this run only repeats.
+        let (findings, ids) = judged(lost(), &[transfer(before, "5")]);
+        assert_eq!((findings.unanswered.applied, findings.wrong), (1, 0));
+        assert_eq!(ids, None);
+        // Another one, to which the key belongs since.
+        let (findings, _) = judged(lost(), &[transfer(before, "6")]);
+        assert_eq!((findings.unanswered.never_arrived, findings.wrong), (1, 0));
+        // In this run nobody else has the key.
+        let (findings, ids) = judged(lost(), &[transfer(now, "6")]);
+        assert_eq!((findings.unanswered.applied, findings.wrong), (1, 1));
+        assert_eq!(ids, Some((now, now)));
+    }
+
+    #[test]
+    fn the_window_is_of_what_this_run_did() {
+        for (made, replay, within) in [
+            (id(500), Replay::First, true),
+            (id(500), Replay::Replayed, true),
+            (id(-500), Replay::Replayed, false),
+            // The engine's clock is behind.
+            (id(-500), Replay::First, true),
+        ] {
+            let ending = Ending::Answered(Outcome::Completed(Some(made)), replay);
+            let (findings, ids) = judged(ending, &[transfer(made, "5")]);
+            assert_eq!(findings.found_once, 1);
+            assert_eq!(ids.is_some(), within, "{made} {replay:?}");
+        }
+    }
 }
