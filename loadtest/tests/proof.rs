@@ -351,6 +351,14 @@ fn the_ledger_itself_is_asked_in_sql() {
     assert_eq!(acknowledged + applied, fake.count());
     assert_eq!(found.1["asked"], "database");
 
+    // Whose keys these are is not guessed: a refusal that was applied would stay unseen.
+    let stranger = verify(
+        &journal,
+        &["--database-url", &database.url, "--principal", "nobody"],
+    );
+    let lost = [("/keys_not_kept", acknowledged), ("/missing", 0)];
+    check(&stranger, 1, &lost);
+
     // Both in the middle, so that they are in the window of the acknowledged ids.
     database.copy_a_transfer();
     check(

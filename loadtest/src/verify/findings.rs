@@ -60,8 +60,10 @@ pub(crate) struct Findings {
     pub(crate) missing: u64,
     pub(crate) doubled: u64,
     pub(crate) wrong: u64,
+    /// Acknowledged with a key that does not lead to it: a repeat would pay again.
+    pub(crate) keys_lost: u64,
     pub(crate) rejected: u64,
-    /// Rejections with a key that are not kept.
+    /// Rejections whose key does not lead to them.
     pub(crate) rejections_missing: u64,
     pub(crate) refused: u64,
     /// Answered with a no, and money moved.
@@ -109,6 +111,7 @@ impl Findings {
                 "rejected or refused, but applied",
                 Some(self.rejected_applied),
             ),
+            ("keys not kept", Some(self.keys_lost)),
             ("rejections not kept", Some(self.rejections_missing)),
             ("currencies out of balance", Some(unbalanced)),
             ("overdrafts", Some(self.books.overdrafts)),

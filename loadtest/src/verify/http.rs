@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::args::Access;
-use super::ledger::{AskError, Books, Ledger, Question, Row, RowKind, Window};
+use super::ledger::{AskError, Books, FoundBy, Ledger, Question, Row, RowKind, Window};
 use crate::args::{authority, resolve};
 use crate::headers::Headers;
 use crate::journal::Amount;
@@ -126,7 +126,7 @@ struct TransactionRow {
 }
 
 impl TransactionRow {
-    fn into_row(self, request: &str) -> Result<Row, AskError> {
+    fn into_row(self, request: &str, found_by: FoundBy) -> Result<Row, AskError> {
         let kind = match self.status.as_str() {
             "completed" => RowKind::Transfer,
             "rejected" => RowKind::Rejection,
@@ -137,6 +137,7 @@ impl TransactionRow {
         Ok(Row {
             id: self.id,
             kind,
+            found_by,
             from: self.from,
             to: self.to,
             amount,
@@ -165,7 +166,7 @@ impl Client {
         if let Some(key) = &question.key {
             let request = format!("/transactions?idempotency_key={key}");
             for row in self.list::<TransactionRow>(&request)? {
-                rows.push(row.into_row(&request)?);
+                rows.push(row.into_row(&request, FoundBy::Key)?);
             }
         }
         if let Some(id) = question.id
@@ -175,7 +176,7 @@ impl Client {
             let (status, body) = self.get(&request)?;
             if status != 404 {
                 let row: TransactionRow = read(&request, status, &body)?;
-                rows.push(row.into_row(&request)?);
+                rows.push(row.into_row(&request, FoundBy::Id)?);
             }
         }
         Ok(rows)

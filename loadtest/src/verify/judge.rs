@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::findings::{Example, Findings};
 use super::join::{Ending, Transfer};
-use super::ledger::{AskError, Ledger, Question, Row, RowKind, Window};
+use super::ledger::{AskError, FoundBy, Ledger, Question, Row, RowKind, Window};
 use crate::journal::{Header, Lost, Outcome, Replay};
 use crate::request::key::Key;
 
@@ -117,7 +117,7 @@ impl<'a> Judge<'a> {
                 if rows.iter().any(|row| row.kind == RowKind::Transfer) {
                     self.findings.rejected_applied += 1;
                     self.example("rejected, but applied", transfer, rows);
-                } else if transfer.is_keyed() && rows.is_empty() {
+                } else if transfer.is_keyed() && !is_kept(transfer, rows) {
                     self.findings.rejections_missing += 1;
                     self.example("rejection not kept", transfer, rows);
                 }
@@ -166,6 +166,10 @@ impl<'a> Judge<'a> {
             self.findings.missing += 1;
             self.example("missing", transfer, rows);
             return;
+        }
+        if transfer.is_keyed() && !is_kept(transfer, rows) {
+            self.findings.keys_lost += 1;
+            self.example("its key does not lead to it", transfer, rows);
         }
         if self.judge_moved(transfer, rows) {
             self.findings.found_once += 1;
@@ -255,6 +259,13 @@ fn is_as_asked(transfer: &Transfer, row: &Row) -> bool {
     (row.from, row.to, row.amount) == (planned.from, planned.to, planned.amount)
 }
 
+/// Whether the key leads to the id that was answered, if one was.
+fn is_kept(transfer: &Transfer, rows: &[Row]) -> bool {
+    let id = named_id(transfer);
+    let mut by_key = rows.iter().filter(|row| row.found_by == FoundBy::Key);
+    by_key.any(|row| id.is_none_or(|id| id == row.id))
+}
+
 const fn named_id(transfer: &Transfer) -> Option<Uuid> {
     match transfer.ending {
         Ending::Answered(Outcome::Completed(id) | Outcome::Rejected { id, .. }, _) => id,
@@ -301,6 +312,7 @@ mod tests {
         Row {
             id,
             kind,
+            found_by: FoundBy::Key,
             from: 1,
             to: 2,
             amount: Amount::parse(amount).unwrap(),
@@ -354,6 +366,42 @@ mod tests {
         let (findings, ids) = judged(lost(), &[transfer(now, "6")]);
         assert_eq!((findings.unanswered.applied, findings.wrong), (1, 1));
         assert_eq!(ids, Some((now, now)));
+    }
+
+    #[test]
+    fn a_key_that_does_not_lead_to_its_answer_is_a_broken_promise() {
+        let now = id(500);
+        let completed = || Ending::Answered(Outcome::Completed(Some(now)), Replay::First);
+        let lost = |row| Row {
+            found_by: FoundBy::Id,
+            ..row
+        };
+        let (findings, _) = judged(completed(), &[transfer(now, "5")]);
+        assert_eq!((findings.found_once, findings.keys_lost), (1, 0));
+        let (findings, _) = judged(completed(), &[lost(transfer(now, "5"))]);
+        assert_eq!((findings.found_once, findings.keys_lost), (1, 1));
+
+        let rejected = || {
+            let code = "insufficient_funds".to_owned();
+            Ending::Answered(
+                Outcome::Rejected {
+                    id: Some(now),
+                    code,
+                },
+                Replay::First,
+            )
+        };
+        let kept = row(now, RowKind::Rejection, "5");
+        let other = row(id(600), RowKind::Rejection, "5");
+        for (rows, missing) in [
+            (vec![kept], 0),
+            (vec![lost(kept)], 1),
+            (vec![other], 1),
+            (vec![], 1),
+        ] {
+            let (findings, _) = judged(rejected(), &rows);
+            assert_eq!(findings.rejections_missing, missing, "{rows:?}");
+        }
     }
 
     #[test]

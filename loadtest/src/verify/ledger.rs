@@ -26,11 +26,19 @@ pub(crate) enum RowKind {
     Rejection,
 }
 
+/// What led to a row: one that its id alone leads to is not safe from a repeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FoundBy {
+    Key,
+    Id,
+}
+
 /// One row of the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) id: Uuid,
     pub(crate) kind: RowKind,
+    pub(crate) found_by: FoundBy,
     pub(crate) from: u64,
     pub(crate) to: u64,
     pub(crate) amount: Amount,

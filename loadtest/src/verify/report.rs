@@ -31,6 +31,8 @@ struct Document<'a> {
     /// Null if nobody could be asked: that takes the database.
     doubled_without_key: Option<u64>,
     wrong_amount_or_accounts: u64,
+    /// Acknowledged with a key that does not lead to it.
+    keys_not_kept: u64,
     rejected: u64,
     rejections_not_kept: u64,
     refused: u64,
@@ -96,6 +98,7 @@ fn document<'a>(plan: &Plan, header: &'a Header, findings: &'a Findings) -> Docu
         doubled: findings.doubled,
         doubled_without_key: findings.unexplained(),
         wrong_amount_or_accounts: findings.wrong,
+        keys_not_kept: findings.keys_lost,
         rejected: findings.rejected,
         rejections_not_kept: findings.rejections_missing,
         refused: findings.refused,
@@ -163,6 +166,12 @@ fn table(plan: &Plan, header: &Header, findings: &Findings) -> String {
     }
     for (currency, sum) in &findings.books.unbalanced {
         text.push_str(&format!("{currency}: all balances together are {sum}\n"));
+    }
+    let lost = findings.keys_lost + findings.rejections_missing;
+    if lost > 0 && lost == findings.found_once + findings.rejected {
+        let hint = "No key leads to its answer: is the principal the run's, and are the keys not \
+                    past their retention?\n";
+        text.push_str(hint);
     }
     for example in findings.examples.iter().take(EXAMPLES_SHOWN) {
         text.push_str(&example_line(example));

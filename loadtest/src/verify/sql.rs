@@ -12,7 +12,7 @@ use tokio_postgres::{Client, NoTls};
 use uuid::Uuid;
 
 use super::args::DatabasePlan;
-use super::ledger::{AskError, Books, Ledger, Question, Row, RowBooks, RowKind, Window};
+use super::ledger::{AskError, Books, FoundBy, Ledger, Question, Row, RowBooks, RowKind, Window};
 use crate::journal::Amount;
 
 /// Joined rather than `= ANY`: each id is looked for in its partition alone.
@@ -157,15 +157,22 @@ impl Ledger for Database {
             // The ids of each question, without repetition.
             let ids = questions.iter().zip(&hashes).map(|(question, hash)| {
                 let by_key = hash.and_then(|hash| keys.get(&hash));
-                let mut ids = by_key.cloned().unwrap_or_default();
-                ids.extend(question.id.filter(|id| !ids.contains(id)));
+                let by_key = by_key.into_iter().flatten();
+                let mut ids: Vec<_> = by_key.map(|id| (*id, FoundBy::Key)).collect();
+                let named = question
+                    .id
+                    .filter(|id| ids.iter().all(|(key, _)| key != id));
+                ids.extend(named.map(|id| (id, FoundBy::Id)));
                 ids
             });
-            let ids: Vec<Vec<Uuid>> = ids.collect();
-            let wanted: HashSet<Uuid> = ids.iter().flatten().copied().collect();
+            let ids: Vec<Vec<(Uuid, FoundBy)>> = ids.collect();
+            let wanted: HashSet<Uuid> = ids.iter().flatten().map(|(id, _)| *id).collect();
             let wanted: Vec<Uuid> = wanted.into_iter().collect();
             let rows = self.find_rows(&wanted).await?;
-            let row = |id: &Uuid| rows.get(id).copied();
+            let row = |(id, found_by): &(Uuid, FoundBy)| {
+                let found_by = *found_by;
+                rows.get(id).map(|row| Row { found_by, ..*row })
+            };
             Ok(ids
                 .iter()
                 .map(|ids| ids.iter().filter_map(row).collect())
@@ -195,6 +202,7 @@ fn insert(
     let row = Row {
         id,
         kind,
+        found_by: FoundBy::Id,
         from: account(1)?,
         to: account(2)?,
         amount,
