@@ -165,10 +165,38 @@ fn books_that_do_not_add_up_fail() {
     let fake = Fake::start(Manner::Honest);
     run(fake.address, &journal, "--run-time 200ms");
     // On the second page of accounts.
-    fake.set_account(r#"{"account_id":9,"currency":"USD","balance":-5.01,"min_balance":-5.00}"#);
+    fake.set_accounts(&[
+        r#"{"account_id":9,"currency":"USD","balance":-5.01,"min_balance":-5.00}"#,
+    ]);
     let found = verify(&journal, &[]);
     check(&found, 1, &[("/overdrafts", 1), ("/missing", 0)]);
     assert_eq!(found.1["currencies_out_of_balance"][0]["sum"], "-501");
+}
+
+#[test]
+fn money_that_moves_between_two_pages_is_not_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("journal");
+    let fake = Fake::start(Manner::Honest);
+    run(fake.address, &journal, "--run-time 200ms");
+    let page = |balance: i32| {
+        format!(r#"{{"account_id":9,"currency":"USD","balance":{balance}.00,"min_balance":null}}"#)
+    };
+    let pages = [page(3), page(-2), page(0)];
+    fake.set_accounts(&pages.each_ref().map(String::as_str));
+    check(&verify(&journal, &[]), 0, &[("/missing", 0)]);
+
+    // It never stops: nobody can say.
+    let pages: Vec<_> = (1..20).map(page).collect();
+    fake.set_accounts(&pages.iter().map(String::as_str).collect::<Vec<_>>());
+    let output = loadtest()
+        .args(["verify", "--quiet", "--journal"])
+        .arg(&journal)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("when nothing moves"), "{message}");
 }
 
 #[test]

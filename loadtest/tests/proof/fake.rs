@@ -37,7 +37,8 @@ struct Ledger {
     transfers: Vec<Transfer>,
     requests: u64,
     ids: u64,
-    account: Option<String>,
+    /// What the second page of accounts shows, one after another; the last stays.
+    accounts: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -92,8 +93,9 @@ impl Fake {
         change(&mut self.ledger.lock().unwrap().transfers)
     }
 
-    pub(crate) fn set_account(&self, json: &str) {
-        self.ledger.lock().unwrap().account = Some(json.to_owned());
+    pub(crate) fn set_accounts(&self, pages: &[&str]) {
+        let pages = pages.iter().map(|&page| page.to_owned());
+        self.ledger.lock().unwrap().accounts = pages.collect();
     }
 }
 
@@ -230,7 +232,7 @@ impl Ledger {
         json!({ "txn_id": id, "status": "completed" })
     }
 
-    fn get(&self, path: &str) -> (u16, &'static str, String) {
+    fn get(&mut self, path: &str) -> (u16, &'static str, String) {
         let shown = |found: &Transfer| {
             let Transfer {
                 id,
@@ -257,8 +259,12 @@ impl Ledger {
             return found.map_or(missing, |found| (200, "", shown(found)));
         }
         if path.ends_with("&cursor=second") {
-            let account = self.account.as_ref();
-            return (200, "", format!("[{}]", account.map_or("", String::as_str)));
+            let page = match self.accounts.len() {
+                0 => String::new(),
+                1 => self.accounts[0].clone(),
+                _ => self.accounts.remove(0),
+            };
+            return (200, "", format!("[{page}]"));
         }
         let funding = r#"[{"account_id":0,"currency":"JPY","balance":0,"min_balance":null}]"#;
         (200, "X-Next-Cursor: second\r\n", funding.to_owned())
