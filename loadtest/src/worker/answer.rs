@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use rustix::event::epoll;
 
+use super::Worker;
 use super::connections::RECONNECT_AFTER;
-use super::{REPEATS_MAX, Repeated, Worker};
+use super::repeats::Repeated;
 use crate::body;
 use crate::journal::Lost;
 use crate::response::KeepBody;
@@ -59,7 +60,7 @@ impl Worker {
 
     /// Whether one more request may wait to be sent again.
     fn has_room(&self) -> bool {
-        !self.is_open_model() || self.repeats.len() < REPEATS_MAX
+        !self.is_open_model() || self.repeats.has_room()
     }
 
     fn read_answer(&mut self, index: usize, sent: Duration) {

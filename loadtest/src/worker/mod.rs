@@ -3,8 +3,8 @@
 //! Owns: its slots, schedule and tally, and what waits to be sent again.
 //! Never: shares anything hot with another thread; it publishes a sheet of
 //! counts a few times a second.
-//! Bound: its share of the most users there ever are; `REPEATS_MAX` requests waiting to
-//! be sent again in the open model, one per user in the closed model.
+//! Bound: its share of the most users there ever are; as many requests waiting to be
+//! sent again as `repeats` says in the open model, one per user in the closed model.
 //! Invariant: a request leaves the schedule only when a connection is free for
 //! it; each attempt is then counted exactly once, answered or as an error, and
 //! each request ends exactly once.
@@ -16,6 +16,7 @@ mod agenda;
 mod answer;
 mod connections;
 mod pace;
+mod repeats;
 mod retry;
 
 use std::collections::VecDeque;
@@ -34,12 +35,13 @@ use crate::live::{Board, Counted, Order, PUBLISH_EVERY, Sheet};
 use crate::request::Requests;
 use crate::rng::Rng;
 use crate::schedule::{Schedule, Share};
-use crate::slot::{Flight, Setback, Slot, State, Written};
+use crate::slot::{Slot, State, Written};
 use crate::stages::Stages;
 use crate::stats::Tally;
 use crate::tls::TlsClient;
 use agenda::Agenda;
 use pace::{Pace, Wait};
+use repeats::Repeats;
 use retry::Retry;
 
 /// How often timeouts and lost connections are looked for.
@@ -51,8 +53,6 @@ const STAFF_EVERY: Duration = Duration::from_millis(10);
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 const EVENTS_MAX: usize = 256;
 const TIMER_TOKEN: u64 = u64::MAX;
-/// Requests of a thread that wait to be sent again: some 300 bytes each.
-const REPEATS_MAX: usize = 65_536;
 
 /// What a thread is told.
 #[derive(Clone, Debug)]
@@ -74,14 +74,6 @@ pub(crate) struct Orders {
     pub(crate) schedule: Option<Schedule>,
 }
 
-/// A request of the open model that waits to be sent again.
-#[derive(Debug)]
-struct Repeated {
-    out: Vec<u8>,
-    flight: Flight,
-    setback: Setback,
-}
-
 /// A client thread with its connections open.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -94,7 +86,7 @@ pub(crate) struct Worker {
     /// Users who think or wait to send again (closed model).
     asleep: Agenda<usize>,
     /// Requests that wait to be sent again (open model).
-    repeats: Agenda<Repeated>,
+    repeats: Repeats,
     retry: Retry,
     /// Slots that are to be opened as soon as few enough are connecting.
     to_open: VecDeque<usize>,
@@ -144,7 +136,7 @@ impl Worker {
             slots,
             idle: VecDeque::new(),
             asleep: Agenda::new(),
-            repeats: Agenda::new(),
+            repeats: Repeats::new(),
             retry: Retry::new(orders.retries_max, rng),
             to_open: VecDeque::new(),
             connecting: 0,
@@ -291,7 +283,7 @@ impl Worker {
         };
         let slot = &mut self.slots[index];
         if repeat_first {
-            let Some((_, repeated)) = self.repeats.pop_due(now) else {
+            let Some(repeated) = self.repeats.pop_due(now) else {
                 return Load::NothingDue;
             };
             slot.out = repeated.out;
