@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use super::{Model, Report, float};
+use crate::fleet::WorkerPart;
 use crate::generator::Generator;
 use crate::stats::{Latencies, Tally, TaskTally};
 use crate::threshold::Checked;
@@ -90,7 +91,51 @@ fn rows(report: &Report) -> String {
     }
     text += &row("errors", &errors(tally));
     if let Some(generator) = report.generator {
-        text += &row("generator", &busy(generator));
+        text += &row("generator", &busy(generator, &report.workers));
+    }
+    text += &workers(&report.workers);
+    text
+}
+
+/// What each machine did of the run.
+fn workers(parts: &[WorkerPart]) -> String {
+    if parts.is_empty() {
+        return String::new();
+    }
+    let mut text = row("workers", &together(parts));
+    for part in parts {
+        text += &row("", &format!("{}: {}", part.name, share(part)));
+    }
+    text
+}
+
+/// How many there were, and how far apart they began.
+pub(super) fn together(parts: &[WorkerPart]) -> String {
+    match WorkerPart::apart(parts) {
+        Some((apart, error)) => format!(
+            "{}, began within {} ms of each other (clocks read to {} ms)",
+            parts.len(),
+            ms(apart),
+            ms(error)
+        ),
+        None => parts.len().to_string(),
+    }
+}
+
+/// What one of them did.
+pub(super) fn share(part: &WorkerPart) -> String {
+    let mut text = format!(
+        "{} answered of {} sent, {} threads",
+        part.answered, part.sent, part.threads
+    );
+    if let Some(generator) = part.generator {
+        text += &format!(", {}", usage(generator));
+    }
+    if let Some(journal) = &part.journal {
+        text += &format!(", journal {journal}");
+    }
+    if let Some(lost) = &part.lost {
+        text += &format!("; {lost}");
     }
     text
 }
@@ -121,8 +166,16 @@ fn errors(tally: &Tally) -> String {
     )
 }
 
-fn busy(generator: Generator) -> String {
+fn busy(generator: Generator, workers: &[WorkerPart]) -> String {
     let used = usage(generator);
+    let busy = WorkerPart::bottlenecks(workers);
+    if !busy.is_empty() {
+        let busy = busy.join(", ");
+        return format!(
+            "{used}: THE GENERATOR WAS THE BOTTLENECK on {busy}, give it more --threads, cores or \
+             machines"
+        );
+    }
     if generator.was_the_bottleneck() {
         format!(
             "{used}: THE GENERATOR WAS THE BOTTLENECK, give it more --threads, cores or machines"

@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use super::problem::Problem;
 use crate::args::Config;
+use crate::fleet::Running;
 use crate::scenario::{RATE_MAX, RUN_TIME_MAX, Scenario, USERS_MAX};
-use crate::session::Session;
 
 /// A field that is left out stays as the command line has it; 0 turns it off.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -97,7 +97,7 @@ pub(super) struct Load {
 impl Load {
     pub(super) fn apply(
         self,
-        session: &mut Session,
+        session: &mut Running,
         spawn_rate: Option<u64>,
     ) -> Result<(), Problem> {
         if self.users.is_none() && self.rate.is_none() {
