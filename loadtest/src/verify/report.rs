@@ -4,6 +4,8 @@
 //! changes its meaning or goes).
 //! Never: hides a number that is bad.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use super::Verdict;
@@ -80,7 +82,7 @@ fn document<'a>(plan: &Plan, header: &'a Header, findings: &'a Findings) -> Docu
         },
         asked: asked(plan),
         journal: Journal {
-            file: plan.journal.display().to_string(),
+            file: names(&plan.journals),
             header,
             transfers: findings.transfers,
             cut_bytes: findings.cut_bytes,
@@ -122,6 +124,11 @@ type Line = (String, String, String);
 
 fn line(name: &str, count: u64, note: impl Into<String>) -> Line {
     (name.to_owned(), count.to_string(), note.into())
+}
+
+fn names(journals: &[PathBuf]) -> String {
+    let names = journals.iter().map(|path| path.display().to_string());
+    names.collect::<Vec<_>>().join(", ")
 }
 
 fn table(plan: &Plan, header: &Header, findings: &Findings) -> String {
