@@ -282,6 +282,8 @@ fn orders(config: &Config, index: u32) -> Orders {
     };
     let load = &config.scenario.load;
     let users = share.of(u64::from(load.users));
+    // `scenario` gives at least one user.
+    let users_all = NonZeroU64::new(load.users.into()).unwrap_or(NonZeroU64::MIN);
     Orders {
         address: config.address,
         tls: config.tls.clone(),
@@ -297,7 +299,7 @@ fn orders(config: &Config, index: u32) -> Orders {
         schedule: load
             .arrivals
             .clone()
-            .map(|arrivals| Schedule::new(arrivals, share)),
+            .map(|arrivals| Schedule::new(arrivals, share, users_all)),
     }
 }
 

@@ -309,9 +309,7 @@ impl Worker {
         self.effort.lag(now.saturating_sub(due.at.max(since)));
         // Whichever connection is free sends it, but the schedule decides whose
         // request it is: all users take turns, so that a seed replays.
-        let ordinal = due.number / self.orders.share.count.get();
-        let users = u64::from(self.orders.users.max(1));
-        let user = usize::try_from(ordinal % users).unwrap_or(0);
+        let user = usize::try_from(due.user).unwrap_or(0);
         slot.load(&mut self.requests, user, due.at);
         Load::Loaded
     }
