@@ -50,9 +50,11 @@ impl Shared {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// May be said again and again.
     pub(super) fn stop(&self) {
-        self.lock().stopped = true;
-        self.wake.notify_waiters();
+        if !std::mem::replace(&mut self.lock().stopped, true) {
+            self.wake.notify_waiters();
+        }
     }
 
     pub(super) fn is_stopped(&self) -> bool {
