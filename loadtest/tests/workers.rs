@@ -251,6 +251,12 @@ fn nothing_starts_if_one_worker_is_missing() {
         "{said}"
     );
     assert!(said.contains("Nothing was started"), "{said}");
+    let (code, _, said) = run(address, &workers, "--run-time 200ms --workers-wait 700ms");
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains(&format!("waiting for worker {missing}")),
+        "{said}"
+    );
     assert!(keys.lock().unwrap().is_empty());
     let (code, _, said) = run(address, &one.address, "--run-time 200ms");
     assert_eq!(code, Some(0), "the other one is free: {said}");
@@ -480,6 +486,11 @@ fn the_page_shows_and_steers_all_workers() {
     until("the end", || {
         page(&site, "GET /api/state", "")["phase"] == "finished"
     });
+    let plan = page(&site, "GET /api/state", "")["plan"].to_string();
+    assert!(
+        plan.contains(&one.address) && plan.contains(&two.address),
+        "{plan}"
+    );
     let whole = page(&site, "GET /report/loadtest.json", "");
     assert_eq!(whole["config"]["users"], 9);
 }

@@ -108,13 +108,19 @@ async fn greet(
     let hello = |mut link: Link| {
         let shared = Arc::clone(shared);
         async move {
+            let mut told = false;
             loop {
                 let result = link.get::<Hello>("/v1/hello", ANSWER_TIME).await;
                 let waits = begun.elapsed() < wait && !shared.is_stopped();
-                match result {
-                    Err(Fault::Silent(_)) if waits => shared.pause(RETRY_EVERY).await,
+                let problem = match result {
+                    Err(Fault::Silent(problem)) if waits => problem,
                     result => return (link, result),
+                };
+                if !std::mem::replace(&mut told, true) {
+                    let name = &link.name;
+                    eprintln!("loadtest: waiting for worker {name}: {problem}");
                 }
+                shared.pause(RETRY_EVERY).await;
             }
         }
     };

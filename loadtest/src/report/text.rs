@@ -326,5 +326,39 @@ mod tests {
         }
     }
 
+    #[test]
+    fn each_worker_is_shown_and_the_busy_and_the_lost_are_named() {
+        let mut report = sample::even();
+        let part = |name: &str, cpu_share, lost: Option<&str>| WorkerPart {
+            name: name.to_owned(),
+            threads: 3,
+            sent: 10,
+            answered: 9,
+            started_after_us: Some(1_250),
+            clock_error_us: Some(40),
+            generator: Some(Generator {
+                cpu_share,
+                lag_p99_us: 7,
+            }),
+            journal: None,
+            lost: lost.map(str::to_owned),
+        };
+        report.workers = vec![
+            part("a:1", 0.2, None),
+            part("b:2", 0.95, Some("lost: gone")),
+        ];
+        report.generator = report.workers[1].generator;
+        let text = summary(&report, &[]);
+        for part in [
+            "BOTTLENECK on b:2,",
+            "workers      2, began within 1.250 ms of each other (clocks read to 0.040 ms)",
+            " a:1: 9 answered of 10 sent, 3 threads, 20% of its CPU",
+            "; lost: gone",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+        assert_eq!(report.verdict(&[]), super::super::Verdict::Failed);
+    }
+
     const LAG_AT_BOUND: u64 = crate::generator::LAG_US_MAX;
 }

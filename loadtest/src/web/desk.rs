@@ -330,6 +330,17 @@ impl Plan {
         let load = &config.scenario.load;
         let settings = Settings::new(config, load.run_time);
         let until_stopped = RUN_TIME_MAX <= load.run_time;
+        let workers = &config.fleet.workers;
+        let mut rows = settings.rows();
+        rows.retain(|(name, _)| match *name {
+            "run time" => !until_stopped,
+            // Each worker has its own.
+            "threads" => workers.is_empty(),
+            _ => true,
+        });
+        if !workers.is_empty() {
+            rows.push(("workers", workers.join(", ")));
+        }
         Self {
             host: config.host.clone(),
             tasks: config.scenario.task_names(),
@@ -339,11 +350,7 @@ impl Plan {
             rate: asked.rate,
             run_time_seconds: (!until_stopped).then_some(load.run_time.as_secs_f64()),
             staged: is_staged(config),
-            settings: settings
-                .rows()
-                .into_iter()
-                .filter(|(name, _)| !(until_stopped && *name == "run time"))
-                .collect(),
+            settings: rows,
         }
     }
 }
