@@ -9,6 +9,7 @@ use std::num::NonZeroU32;
 use super::wire::{Job, Versions};
 use crate::args::{Config, Place};
 use crate::scenario::ScenarioText;
+use crate::tls::TlsClient;
 
 /// The jobs of workers that would take so many threads each.
 ///
@@ -31,6 +32,8 @@ pub(super) fn jobs(config: &Config, wanted: &[u32]) -> Result<Vec<Job>, String> 
     })?;
     let of = NonZeroU32::new(threads.iter().sum()).ok_or("no worker has a thread")?;
     let scenario = ScenarioText::new(&config.scenario);
+    let authorities = config.tls.as_ref().map(TlsClient::authorities);
+    let authorities = authorities.transpose()?.flatten();
     let mut first = 0;
     let numbered = threads.into_iter().zip(1..);
     Ok(numbered
@@ -40,6 +43,7 @@ pub(super) fn jobs(config: &Config, wanted: &[u32]) -> Result<Vec<Job>, String> 
             Job {
                 versions: Versions::ours(),
                 host: config.host.clone(),
+                authorities: authorities.clone(),
                 headers: config.target.headers.clone(),
                 scenario: scenario.clone(),
                 threads,

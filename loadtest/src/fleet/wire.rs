@@ -18,6 +18,7 @@ use crate::live::{Order, Sheet};
 use crate::report::Output;
 use crate::request::Target;
 use crate::scenario::{LoadArgs, RUN_TIME_MAX, ScenarioArgs, ScenarioText};
+use crate::tls::Trust;
 use crate::web::WebArgs;
 
 pub(super) const PROTOCOL: u32 = 1;
@@ -74,6 +75,8 @@ pub(super) struct Clock {
 pub(super) struct Job {
     pub(super) versions: Versions,
     pub(super) host: String,
+    /// The PEM of --cacert; none are the worker's own authorities.
+    pub(super) authorities: Option<String>,
     /// Secrets among them.
     pub(super) headers: Headers,
     pub(super) scenario: ScenarioText,
@@ -189,8 +192,13 @@ impl Job {
                 })
             }
         };
+        let trust = match &self.authorities {
+            Some(pem) => Trust::of_pem(pem)?,
+            None => Trust::System,
+        };
         Ok(Config {
             address,
+            tls: trust.client(&self.host)?,
             target: Target {
                 authority: authority(&self.host)?.to_owned(),
                 headers: self.headers,
