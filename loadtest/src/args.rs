@@ -6,25 +6,28 @@
 
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
 
 use crate::compare::CompareArgs;
+use crate::fleet::{self, FleetArgs, ServePlan, ServeWorkerArgs};
 use crate::headers::{HeaderArgs, Headers};
 use crate::journal::JournalPlan;
 use crate::merge::MergeArgs;
 use crate::report::Output;
 use crate::request::Target;
 use crate::scenario::{InitArgs, LoadArgs, RUN_TIME_MAX, Scenario, ScenarioArgs, parse_run_time};
+use crate::schedule::Share;
 use crate::threshold;
 use crate::tls::{self, TlsArgs, TlsClient, Trust};
 use crate::verify::{self, args::VerifyArgs};
 use crate::web::WebArgs;
 
-const THREADS_MAX: u32 = 256;
+pub(crate) const THREADS_MAX: u32 = 256;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -45,6 +48,8 @@ enum Command {
     Init(InitArgs),
     /// Join the JSON reports of several generators into one, exactly.
     Merge(MergeArgs),
+    /// Lend this machine to a run that another one conducts with --workers.
+    ServeWorker(ServeWorkerArgs),
     /// Compare the JSON reports of two runs: better, worse, or only noise.
     Compare(CompareArgs),
     /// Check what a run was promised against the ledger: nothing lost, doubled or
@@ -94,6 +99,8 @@ struct RunArgs {
     journal: Option<PathBuf>,
     #[command(flatten)]
     web: WebArgs,
+    #[command(flatten)]
+    fleet: FleetArgs,
 }
 
 /// What a run was asked for, so that the next one can be asked for a little else.
@@ -120,9 +127,38 @@ pub(crate) struct Config {
     pub(crate) journal: Option<JournalPlan>,
     pub(crate) progress: Progress,
     pub(crate) web: WebArgs,
+    pub(crate) fleet: FleetArgs,
+    /// Which part of the run this machine takes; none is all of it.
+    pub(crate) place: Option<Place>,
+}
+
+/// The threads of one machine among those of all: `first` and the next ones of `of`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) struct Place {
+    pub(crate) first: u32,
+    pub(crate) of: NonZeroU32,
 }
 
 impl Config {
+    pub(crate) fn place(&self) -> Place {
+        self.place.unwrap_or(Place {
+            first: 0,
+            // `check` gives at least one thread.
+            of: NonZeroU32::new(self.threads).unwrap_or(NonZeroU32::MIN),
+        })
+    }
+
+    /// How many of so many users, over all machines, are this machine's.
+    pub(crate) fn users_of(&self, all: u64) -> u64 {
+        let place = self.place();
+        let threads = place.first..place.first.saturating_add(self.threads);
+        let share = |index| Share {
+            index: u64::from(index),
+            count: place.of.into(),
+        };
+        threads.map(|index| share(index).of(all)).sum()
+    }
+
     /// The highest rate in requests per second; none is the closed model.
     pub(crate) fn rate(&self) -> Option<NonZeroU64> {
         let arrivals = self.scenario.load.arrivals.as_ref();
@@ -144,6 +180,7 @@ pub(crate) enum Parsed {
     Init(InitArgs),
     Merge(MergeArgs),
     Compare(CompareArgs),
+    ServeWorker(ServePlan),
     Verify(Box<verify::args::Plan>),
     /// Help or version, for standard output.
     Help(String),
@@ -162,6 +199,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Parsed {
         Command::Init(args) => Ok(Parsed::Init(args)),
         Command::Merge(args) => Ok(Parsed::Merge(args)),
         Command::Compare(args) => Ok(Parsed::Compare(args)),
+        Command::ServeWorker(args) => args.check().map(Parsed::ServeWorker),
         Command::Verify(args) => {
             verify::args::check(args).map(|plan| Parsed::Verify(Box::new(plan)))
         }
@@ -178,6 +216,11 @@ fn check(mut args: RunArgs) -> Result<Config, String> {
         ));
     }
     args.web.check()?;
+    args.fleet.check()?;
+    args.fleet.threads = args.threads;
+    if let (Some(journal), false) = (&args.journal, args.fleet.workers.is_empty()) {
+        fleet::check_journal(journal)?;
+    }
     if args.web.web.is_some() {
         args.load.run_time_unsaid = Some(RUN_TIME_MAX);
     }
@@ -224,6 +267,8 @@ fn check(mut args: RunArgs) -> Result<Config, String> {
         journal,
         progress,
         web: args.web,
+        fleet: args.fleet,
+        place: None,
     })
 }
 
@@ -277,7 +322,9 @@ mod tests {
             Parsed::Run(config) => Ok(*config),
             Parsed::Verify(plan) => Err(format!("{plan:?}")),
             Parsed::Help(text) | Parsed::Usage(text) => Err(text),
-            Parsed::Init(_) | Parsed::Merge(_) | Parsed::Compare(_) => Err("not a run".to_owned()),
+            Parsed::Init(_) | Parsed::Merge(_) | Parsed::Compare(_) | Parsed::ServeWorker(_) => {
+                Err("not a run".to_owned())
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
 
 /// Half of what the engine takes for all headers.
 const HEADERS_BYTES_MAX: usize = 8 * 1024;
@@ -44,7 +45,8 @@ impl fmt::Debug for HeaderArgs {
 }
 
 /// Header lines as they are sent, each with its line end.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub(crate) struct Headers {
     lines: String,
 }
@@ -53,6 +55,27 @@ impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.lines.lines().filter_map(|line| line.split(':').next());
         f.debug_list().entries(names).finish()
+    }
+}
+
+impl From<Headers> for String {
+    fn from(headers: Headers) -> Self {
+        headers.lines
+    }
+}
+
+impl TryFrom<String> for Headers {
+    type Error = String;
+
+    fn try_from(lines: String) -> Result<Self, String> {
+        let mut headers = Self::default();
+        for line in lines.lines() {
+            let (name, value) = line
+                .split_once(':')
+                .ok_or("headers: expected NAME: VALUE")?;
+            headers.push("headers", name, "", value.trim())?;
+        }
+        Ok(headers)
     }
 }
 
@@ -159,6 +182,17 @@ mod tests {
             "X-Tenant: blue\r\nX-Api-Key: s3cret\r\nAuthorization: Bearer s3cret\r\n"
         );
         assert!(!format!("{headers:?} {args:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn headers_travel_and_are_checked_when_they_arrive() {
+        let lines = "X-Tenant: blue\r\nAuthorization: Bearer a:b c\r\n";
+        let text = serde_json::to_string(&Headers::try_from(lines.to_owned()).unwrap()).unwrap();
+        let read: Headers = serde_json::from_str(&text).unwrap();
+        assert_eq!(read.lines(), lines);
+        for bad in ["Host: x", "x", "A: b\r\na: c", "A: \u{1}"] {
+            assert!(Headers::try_from(bad.to_owned()).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@
 mod args;
 mod body;
 mod compare;
+mod fleet;
 mod generator;
 mod headers;
 mod journal;
@@ -36,10 +37,10 @@ mod worker;
 use std::process::ExitCode;
 
 use crate::args::{Config, Parsed, parse};
+use crate::fleet::Running;
 use crate::live::Interrupt;
 use crate::report::{Report, Verdict};
 use crate::run::Ended;
-use crate::session::Session;
 
 /// Bad arguments (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
@@ -57,6 +58,9 @@ fn main() -> ExitCode {
                 verify::Verdict::Kept => Verdict::Passed,
                 verify::Verdict::Broken => Verdict::Failed,
             }));
+        }
+        Parsed::ServeWorker(plan) => {
+            return finish(fleet::serve(plan).map(|()| Verdict::Passed));
         }
         Parsed::Init(init) => return say(scenario::write_example(&init.file)),
         Parsed::Help(text) => return say(Ok(text)),
@@ -86,7 +90,7 @@ fn run(config: Config) -> Result<Quit, String> {
     if let Some(address) = config.web.web {
         return web::run(config, address, &interrupt);
     }
-    let mut session = Session::start(config.clone()).map_err(|error| error.to_string())?;
+    let mut session = Running::start(config.clone()).map_err(|error| error.to_string())?;
     live::watch(&mut session, config.progress, &interrupt);
     let outcome = session.join().map_err(|error| error.to_string())?;
     let (ended, sending) = (outcome.ended, outcome.sending);
@@ -97,7 +101,7 @@ fn run(config: Config) -> Result<Quit, String> {
     let verdict = delivered.map_err(|error| error.to_string())?;
     Ok(match ended {
         Ended::Stopped => Quit::Interrupted,
-        Ended::InTime | Ended::NotYet => Quit::Done(verdict),
+        Ended::InTime | Ended::Deserted | Ended::NotYet => Quit::Done(verdict),
     })
 }
 

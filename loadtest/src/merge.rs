@@ -28,7 +28,7 @@ pub(crate) struct MergeArgs {
 
 /// Why two reports are not parts of one run.
 #[derive(Debug, PartialEq, Eq)]
-enum Refused {
+pub(crate) enum Refused {
     /// Its requests would be counted twice.
     SameRun { run_id: String },
     /// They did not do the same.
@@ -98,7 +98,7 @@ pub(crate) fn run(args: &MergeArgs) -> Result<Verdict, String> {
 ///
 /// # Errors
 /// [`Refused`] if that would not be one run.
-fn join(one: &Report, other: &Report) -> Result<Report, Refused> {
+pub(crate) fn join(one: &Report, other: &Report) -> Result<Report, Refused> {
     if let Some(run_id) = other.run_ids.iter().find(|id| one.run_ids.contains(id)) {
         return Err(Refused::SameRun {
             run_id: run_id.clone(),
@@ -134,6 +134,7 @@ fn join(one: &Report, other: &Report) -> Result<Report, Refused> {
         elapsed: (offset(one) + one.elapsed).max(offset(other) + other.elapsed),
         tally,
         generator: busier(one.generator, other.generator),
+        workers: one.workers.iter().chain(&other.workers).cloned().collect(),
     })
 }
 

@@ -6,10 +6,12 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
-use std::sync::{Arc, Barrier, Mutex, OnceLock};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::args::Config;
+use crate::fleet::WorkerPart;
 use crate::generator::{Effort, Generator};
 use crate::journal::{self, Journal, Recorder};
 use crate::live::Board;
@@ -37,6 +39,8 @@ pub(crate) struct Outcome {
     /// The most users and the highest rate that were asked for at any time.
     pub(crate) most: Wanted,
     pub(crate) generator: Generator,
+    /// The machines that shared the run; none if it ran here alone.
+    pub(crate) workers: Vec<WorkerPart>,
 }
 
 /// Why sending ended.
@@ -45,6 +49,8 @@ pub(crate) enum Ended {
     InTime,
     /// It was told to stop.
     Stopped,
+    /// A machine of several that shared it was lost.
+    Deserted,
     /// This is a report of a run that goes on.
     NotYet,
 }
@@ -65,6 +71,10 @@ pub(crate) enum RunError {
     Io(std::io::Error),
     /// The journal could not be made or written, in words.
     Journal(String),
+    /// It was stopped before it was told to begin.
+    NotBegun,
+    /// What other machines said, or did not.
+    Fleet(String),
     Panicked,
 }
 
@@ -77,7 +87,8 @@ impl fmt::Display for RunError {
                 "so many users need {needed} open files, the limit is {allowed} (ulimit -n)"
             ),
             Self::Io(error) => write!(f, "client thread: {error}"),
-            Self::Journal(problem) => f.write_str(problem),
+            Self::Journal(problem) | Self::Fleet(problem) => f.write_str(problem),
+            Self::NotBegun => f.write_str("stopped before it began"),
             Self::Panicked => f.write_str("a client thread panicked"),
         }
     }
@@ -98,7 +109,9 @@ pub(crate) fn open_journal(config: &Config) -> Result<Option<Journal>, RunError>
 /// A journal of a run that sent nothing is no evidence, and would be in the way
 /// of the next attempt.
 pub(crate) fn discard_journal(config: &Config, error: &RunError) {
-    if let (Some(plan), RunError::Unreachable { .. }) = (&config.journal, error) {
+    if let (Some(plan), RunError::Unreachable { .. } | RunError::NotBegun) =
+        (&config.journal, error)
+    {
         // If it cannot be removed, the next run says that it exists.
         drop(std::fs::remove_file(&plan.path));
     }
@@ -128,17 +141,78 @@ pub(crate) fn close_journal(config: &Config, journal: Option<Journal>) -> Result
 #[derive(Debug)]
 pub(crate) struct Meeting {
     barrier: Barrier,
+    /// Set by whoever starts or stops the run; all threads wait for it.
+    gate: Mutex<Gate>,
+    opened: Condvar,
     started: OnceLock<Instant>,
+    /// Threads that have their connections and wait for it.
+    waiting: AtomicU32,
+    /// How long after its moment the last of them began.
+    late_us_max: AtomicU64,
     /// How many connections are open, with the last reason for a failure.
     reached: Mutex<(usize, Option<String>)>,
 }
 
+/// When threads that have met may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// As soon as the last is there.
+    Open,
+    /// When they are told.
+    Closed,
+    At(Instant),
+    Never,
+}
+
 impl Meeting {
-    pub(crate) fn new(threads: u32) -> Self {
+    pub(crate) fn new(threads: u32, gate: Gate) -> Self {
         Self {
             barrier: Barrier::new(usize::try_from(threads).unwrap_or(1)),
+            gate: Mutex::new(gate),
+            opened: Condvar::new(),
             started: OnceLock::new(),
+            waiting: AtomicU32::new(0),
+            late_us_max: AtomicU64::new(0),
             reached: Mutex::new((0, None)),
+        }
+    }
+
+    /// Lets the threads begin at that moment, or never; only the first word counts.
+    pub(crate) fn tell(&self, gate: Gate) {
+        let mut now = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        if *now == Gate::Closed {
+            *now = gate;
+            self.opened.notify_all();
+        }
+    }
+
+    /// The threads that wait to begin.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// How long after its moment the last thread began.
+    pub(crate) fn late(&self) -> Duration {
+        Duration::from_micros(self.late_us_max.load(Ordering::Relaxed))
+    }
+
+    /// The same start for every thread, when it has come; none if it never will.
+    fn begin(&self) -> Option<Instant> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let gate = self.gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let gate = *self
+            .opened
+            .wait_while(gate, |gate| *gate == Gate::Closed)
+            .unwrap_or_else(PoisonError::into_inner);
+        match gate {
+            Gate::Open => Some(*self.started.get_or_init(Instant::now)),
+            Gate::At(start) => {
+                std::thread::sleep(start.saturating_duration_since(Instant::now()));
+                let late = crate::stats::micros(start.elapsed());
+                self.late_us_max.fetch_max(late, Ordering::Relaxed);
+                Some(*self.started.get_or_init(|| start))
+            }
+            Gate::Closed | Gate::Never => None,
         }
     }
 
@@ -158,9 +232,10 @@ pub(crate) fn run_thread(
     (board, recorder): (Arc<Board>, Recorder),
     meeting: &Meeting,
 ) -> Result<(Tally, Effort), RunError> {
+    let place = config.place();
     let numbers = Numbers {
-        first: index,
-        step: config.threads,
+        first: place.first + index,
+        step: place.of.get(),
     };
     let plans = match config.journal {
         Some(_) => Plans::Told,
@@ -182,8 +257,11 @@ pub(crate) fn run_thread(
     std::thread::sleep(ACCEPT_TIME.saturating_mul(u32::try_from(first).unwrap_or(u32::MAX)));
     // Every thread comes here, whatever happened: the others wait for it.
     meeting.barrier.wait();
-    let start = *meeting.started.get_or_init(Instant::now);
-    let worker = worker.map_err(RunError::Io)?;
+    let worker = worker.map_err(|error| {
+        // The others shall not wait to be told what nobody can do any more.
+        meeting.tell(Gate::Never);
+        RunError::Io(error)
+    })?;
     if let Ok(reached) = meeting.reached.lock()
         && reached.0 == 0
     {
@@ -192,24 +270,26 @@ pub(crate) fn run_thread(
             cause: reached.1.clone().unwrap_or_default(),
         });
     }
+    let start = meeting.begin().ok_or(RunError::NotBegun)?;
     worker.run(start).map_err(RunError::Io)
 }
 
 fn orders(config: &Config, index: u32) -> Orders {
+    let place = config.place();
     let share = Share {
-        index: u64::from(index),
-        count: NonZeroU64::from(std::num::NonZeroU32::new(config.threads).unwrap_or(
-            // `args` gives at least one thread.
-            std::num::NonZeroU32::MIN,
-        )),
+        index: u64::from(place.first + index),
+        count: NonZeroU64::from(place.of),
     };
     let load = &config.scenario.load;
     let users = share.of(u64::from(load.users));
+    // `scenario` gives at least one user.
+    let users_all = NonZeroU64::new(load.users.into()).unwrap_or(NonZeroU64::MIN);
     Orders {
         address: config.address,
         tls: config.tls.clone(),
         users: u32::try_from(users).unwrap_or(load.users),
         staff: load.staff.clone(),
+        thread: index,
         share,
         run_time: load.run_time,
         timeout: config.timeout,
@@ -219,7 +299,7 @@ fn orders(config: &Config, index: u32) -> Orders {
         schedule: load
             .arrivals
             .clone()
-            .map(|arrivals| Schedule::new(arrivals, share)),
+            .map(|arrivals| Schedule::new(arrivals, share, users_all)),
     }
 }
 

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use crate::stages::{Change, PARTS_PER_ARRIVAL, Stages};
 
-/// Which share of the arrivals a thread sends: numbers `index`, `index + count`, ...
+/// Which share of the users a thread has, and sends the arrivals of: numbers
+/// `index`, `index + count`, ...
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
     pub(crate) index: u64,
@@ -33,6 +34,8 @@ impl Share {
 pub(crate) struct Due {
     /// Over all threads, from zero.
     pub(crate) number: u64,
+    /// Whose it is, among this thread's users.
+    pub(crate) user: u64,
     pub(crate) at: Duration,
 }
 
@@ -41,6 +44,8 @@ pub(crate) struct Due {
 pub(crate) struct Schedule {
     rate: Stages,
     share: Share,
+    /// Over all threads; they take turns.
+    users: NonZeroU64,
     /// The number, over all threads, of this thread's next arrival.
     next: u64,
     next_at: Option<Duration>,
@@ -51,12 +56,16 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Arrivals at `rate` (requests a second) over all threads.
-    pub(crate) fn new(rate: Stages, share: Share) -> Self {
+    /// Arrivals at `rate` (requests a second) over all threads. Arrival `n` is of
+    /// user `n` modulo `users`, and of the thread whose user that is: so the same
+    /// requests are made at the same times, however many threads there are.
+    pub(crate) fn new(rate: Stages, share: Share, users: NonZeroU64) -> Self {
+        let has_users = share.index < users.get();
         let mut schedule = Self {
             rate,
             share,
-            next: share.index,
+            users,
+            next: if has_users { share.index } else { u64::MAX },
             next_at: None,
             stage: 0,
             begin: Duration::ZERO,
@@ -85,15 +94,33 @@ impl Schedule {
     pub(crate) fn take_due(&mut self, now: Duration) -> Option<Due> {
         let at = self.next_at.filter(|at| *at <= now)?;
         let number = self.next;
-        self.next = self.next.saturating_add(self.share.count.get());
+        let place = number % self.users;
+        let count = self.share.count.get();
+        let next = if place + count < self.users.get() {
+            number.checked_add(count)
+        } else {
+            // Its first user has the next turn of all users.
+            (number - place).checked_add(self.users.get() + self.share.index)
+        };
+        self.next = next.unwrap_or(u64::MAX);
         self.find_next();
-        Some(Due { number, at })
+        Some(Due {
+            number,
+            user: place / count,
+            at,
+        })
+    }
+
+    /// How many of the first so many arrivals are this thread's.
+    fn own(&self, arrivals: u64) -> u64 {
+        let turns = arrivals / self.users;
+        turns * self.share.of(self.users.get()) + self.share.of(arrivals % self.users)
     }
 
     /// Arrivals of this thread due before `until` that were not taken.
     pub(crate) fn remaining(&self, until: Duration) -> u64 {
-        let taken = self.share.of(self.next);
-        self.share.of(self.arrivals_by(until)).saturating_sub(taken)
+        let taken = self.own(self.next);
+        self.own(self.arrivals_by(until)).saturating_sub(taken)
     }
 
     fn find_next(&mut self) {
@@ -143,7 +170,12 @@ mod tests {
     use std::collections::VecDeque;
 
     fn schedule(rate: u64, index: u64, count: u64, end: Duration) -> Schedule {
-        Schedule::new(Stages::constant(rate, end), share(index, count))
+        each_a_user(Stages::constant(rate, end), share(index, count))
+    }
+
+    /// As many users as threads.
+    fn each_a_user(rate: Stages, share: Share) -> Schedule {
+        Schedule::new(rate, share, share.count)
     }
 
     fn share(index: u64, count: u64) -> Share {
@@ -178,7 +210,7 @@ mod tests {
     #[test]
     fn on_a_ramp_arrival_n_is_due_where_the_integral_reaches_n() {
         // 0 to 1,000/s over a second: n = 500 t^2, so t = sqrt(n / 500).
-        let times = drain(Schedule::new(
+        let times = drain(each_a_user(
             staged(&["duration=1s,rate=0..1000"]),
             share(0, 1),
         ));
@@ -197,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_pause_sends_nothing_and_the_count_is_the_integral() {
-        let times = drain(Schedule::new(shapes(), share(0, 1)));
+        let times = drain(each_a_user(shapes(), share(0, 1)));
         let begin = Duration::from_millis(2_300);
         let pause = begin..begin + Duration::from_millis(333);
         // 747.75 on the ramp, 700 on the plateau, 900.1 in the spike, 504 falling.
@@ -214,7 +246,7 @@ mod tests {
     #[test]
     fn a_day_of_ramps_ends_on_its_last_arrival() {
         let day = staged(&["duration=12h,rate=10000000..1", "duration=12h,rate=7"]);
-        let mut late = Schedule::new(day, share(0, 1));
+        let mut late = each_a_user(day, share(0, 1));
         let end = Duration::from_secs(24 * 60 * 60);
         // 12 h at an average of 5,000,000.5/s, and 12 h at 7/s.
         assert_eq!(late.remaining(end), 216_000_021_600 + 302_400);
@@ -234,10 +266,10 @@ mod tests {
 
     #[test]
     fn threads_share_stages_without_gap_or_double() {
-        let whole = drain(Schedule::new(shapes(), share(0, 1)));
+        let whole = drain(each_a_user(shapes(), share(0, 1)));
         let mut numbers = Vec::new();
         for index in 0..7 {
-            let mut part = Schedule::new(shapes(), share(index, 7));
+            let mut part = each_a_user(shapes(), share(index, 7));
             while let Some(due) = part.take_due(Duration::MAX) {
                 numbers.push((due.number, due.at));
             }
@@ -252,7 +284,7 @@ mod tests {
     #[test]
     fn whatever_the_clock_does_each_arrival_is_sent_once_or_counted() {
         for (step, burst) in [(1, 1), (7, 3), (50, 1), (400, 1_000)] {
-            let mut plan = Schedule::new(shapes(), share(2, 3));
+            let mut plan = each_a_user(shapes(), share(2, 3));
             let total = plan.remaining(Duration::MAX);
             let (mut now, mut sent) = (Duration::ZERO, 0);
             let end = Duration::from_millis(4_633);
@@ -330,9 +362,9 @@ mod tests {
             change(Duration::from_millis(2_400), 2_000),
             change(Duration::from_millis(4_700), 11),
         ];
-        let all = drive(Schedule::new(shapes(), share(0, 1)), &changes, end);
+        let all = drive(each_a_user(shapes(), share(0, 1)), &changes, end);
         let mut shared: Vec<_> = (0..3)
-            .flat_map(|index| drive(Schedule::new(shapes(), share(index, 3)), &changes, end))
+            .flat_map(|index| drive(each_a_user(shapes(), share(index, 3)), &changes, end))
             .collect();
         shared.sort();
         assert_eq!(shared, all);
@@ -359,6 +391,31 @@ mod tests {
         shared.sort();
         assert_eq!(shared, whole);
         assert_eq!(whole.len(), 1500);
+    }
+
+    #[test]
+    fn whose_arrival_it_is_does_not_depend_on_the_threads() {
+        let users = NonZeroU64::new(7).unwrap();
+        let mut expected = None;
+        for count in [1, 2, 3, 5, 7] {
+            let mut all = Vec::new();
+            for index in 0..count {
+                let own = share(index, count);
+                let mut plan = Schedule::new(shapes(), own, users);
+                let total = plan.remaining(Duration::MAX);
+                let taken = all.len();
+                while let Some(due) = plan.take_due(Duration::MAX) {
+                    all.push((due.number, due.user * count + index, due.at));
+                    let left = total - u64::try_from(all.len() - taken).unwrap();
+                    assert_eq!(plan.remaining(Duration::MAX), left);
+                }
+            }
+            all.sort_unstable();
+            assert!(all.iter().all(|(number, user, _)| number % 7 == *user));
+            assert_eq!(expected.get_or_insert_with(|| all.clone()), &all, "{count}");
+        }
+        let idle = Schedule::new(shapes(), share(7, 8), users);
+        assert_eq!((idle.next_at(), idle.remaining(Duration::MAX)), (None, 0));
     }
 
     #[test]

@@ -10,16 +10,16 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::args::Config;
 use crate::generator::{Effort, Generator};
 use crate::journal::{Journal, Recorder};
-use crate::live::{Board, ORDERS_MAX, Order, Snapshot, Watcher};
+use crate::live::{Board, ORDERS_MAX, Order, Sheet, Snapshot, Watcher};
 use crate::run::{
-    Ended, Meeting, Outcome, RunError, close_journal, discard_journal, open_journal,
+    Ended, Gate, Meeting, Outcome, RunError, close_journal, discard_journal, open_journal,
     raise_file_limit, run_thread,
 };
 use crate::scenario::{RATE_MAX, USERS_MAX};
@@ -88,11 +88,19 @@ impl Session {
     /// # Errors
     /// [`RunError`] if so many users cannot have connections, or the journal no file.
     pub(crate) fn start(config: Config) -> Result<Self, RunError> {
-        raise_file_limit(u64::from(config.scenario.load.users))?;
+        Self::prepare(config, Gate::Open)
+    }
+
+    /// The same, and with a closed gate the threads wait to be told when to send.
+    ///
+    /// # Errors
+    /// As [`Session::start`].
+    pub(crate) fn prepare(config: Config, gate: Gate) -> Result<Self, RunError> {
+        raise_file_limit(config.users_of(u64::from(config.scenario.load.users)))?;
         let config = Arc::new(config);
         let mut session = Self {
             board: Arc::new(Board::new(config.threads)),
-            meeting: Arc::new(Meeting::new(config.threads)),
+            meeting: Arc::new(Meeting::new(config.threads, gate)),
             threads: Vec::new(),
             journal: open_journal(&config)?,
             watcher: Watcher::new(),
@@ -117,13 +125,60 @@ impl Session {
         self.meeting.started().map(|start| start.elapsed())
     }
 
+    /// Whether every thread has its connections and waits for [`Session::begin`].
+    pub(crate) fn is_ready(&self) -> bool {
+        self.meeting.waiting() == self.config.threads
+    }
+
+    /// Lets a prepared run begin at that moment.
+    pub(crate) fn begin(&self, at: Instant) {
+        self.meeting.tell(Gate::At(at));
+    }
+
+    pub(crate) fn started(&self) -> Option<Instant> {
+        self.meeting.started().copied()
+    }
+
+    /// How long after its moment the last thread began.
+    pub(crate) fn late(&self) -> Duration {
+        self.meeting.late()
+    }
+
+    /// What all threads published last.
+    pub(crate) fn sheet(&self) -> Sheet {
+        self.board.sum()
+    }
+
+    /// Passes on a change that was decided for all machines.
+    ///
+    /// # Errors
+    /// [`Refusal`]; then nothing has changed.
+    pub(crate) fn obey(&mut self, order: Order) -> Result<(), Refusal> {
+        let end = self.config.scenario.load.run_time;
+        match order {
+            Order::Users(change) => {
+                let share = self.config.users_of(change.level);
+                raise_file_limit(share).map_err(|error| Refusal::Files(error.to_string()))?;
+                self.give(order)?;
+                self.staff = self.staff.changed(change, end);
+            }
+            Order::Rate(change) => {
+                let arrivals = self.arrivals.as_ref().ok_or(Refusal::ClosedModel)?;
+                let arrivals = arrivals.changed(change, end);
+                self.give(order)?;
+                self.arrivals = Some(arrivals);
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn run_time(&self) -> Duration {
         self.config.scenario.load.run_time
     }
 
     pub(crate) fn snapshot(&mut self) -> Option<Snapshot> {
         let at = self.elapsed()?;
-        Some(self.watcher.snapshot(&self.board, at))
+        Some(self.watcher.snapshot(self.board.sum(), at))
     }
 
     /// What the stages or the last change say for now.
@@ -155,12 +210,7 @@ impl Session {
             return Err(Refusal::Users { least });
         }
         let change = self.change(users, per_second)?;
-        raise_file_limit(users).map_err(|error| Refusal::Files(error.to_string()))?;
-        self.give(Order::Users(change))?;
-        self.staff = self
-            .staff
-            .changed(change, self.config.scenario.load.run_time);
-        Ok(())
+        self.obey(Order::Users(change))
     }
 
     /// Changes the rate of the open model.
@@ -171,11 +221,11 @@ impl Session {
         if !(1..=RATE_MAX).contains(&rate) {
             return Err(Refusal::Rate);
         }
-        let arrivals = self.arrivals.clone().ok_or(Refusal::ClosedModel)?;
+        if self.arrivals.is_none() {
+            return Err(Refusal::ClosedModel);
+        }
         let change = self.change(rate, None)?;
-        self.give(Order::Rate(change))?;
-        self.arrivals = Some(arrivals.changed(change, self.config.scenario.load.run_time));
-        Ok(())
+        self.obey(Order::Rate(change))
     }
 
     fn change(&self, level: u64, per_second: Option<NonZeroU64>) -> Result<Change, Refusal> {
@@ -201,6 +251,7 @@ impl Session {
     /// Ends sending; answers that are owed are still waited for.
     pub(crate) fn stop(&self) {
         self.board.stop();
+        self.meeting.tell(Gate::Never);
     }
 
     /// Whether no more is sent: the run time is over, or it was stopped.
@@ -271,13 +322,14 @@ impl Session {
                 rate: self.arrivals.as_ref().map(Stages::peak),
             },
             generator: Generator::new(&efforts),
+            workers: Vec::new(),
         }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.board.stop();
+        self.stop();
     }
 }
 

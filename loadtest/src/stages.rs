@@ -21,7 +21,7 @@ pub(crate) const TOTAL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) const PARTS_PER_ARRIVAL: i128 = 2_000_000_000;
 
 /// A straight line from one level to another; equal levels are a plateau.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Stage {
     pub(crate) duration: Duration,
     pub(crate) from: u64,
@@ -229,6 +229,11 @@ impl Stages {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Part> {
         self.0.iter()
+    }
+
+    /// What [`Stages::new`] takes, of stages that were never changed.
+    pub(crate) fn stages(&self) -> Vec<Stage> {
+        self.0.iter().map(|part| part.stage).collect()
     }
 
     pub(crate) fn total(&self) -> Duration {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::{Counter, Histogram};
+use serde::{Deserialize, Serialize};
 
 use crate::body::{self, ItemStatus};
 use crate::response::Response;
@@ -124,7 +125,7 @@ pub(crate) fn micros(time: Duration) -> u64 {
 }
 
 /// Requests without an answer, by cause.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Errors {
     /// Connections that could not be opened.
     pub(crate) connect: u64,

@@ -421,3 +421,63 @@ fn the_ledger_itself_is_asked_in_sql() {
     );
     assert_eq!(found.1["currencies_out_of_balance"][0]["currency"], "USD");
 }
+
+/// A worker that keeps journals in `directory` and ends after one run; with it
+/// its address.
+fn worker(directory: &Path) -> (std::process::Child, String) {
+    use std::io::{BufRead, BufReader};
+    let mut child = loadtest()
+        .args(["serve-worker", "--once", "--listen", "127.0.0.1:0"])
+        .arg("--journal-dir")
+        .arg(directory)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stderr = child.stderr.take().unwrap();
+    let mut lines = BufReader::new(stderr).lines().map_while(Result::ok);
+    let said = lines.next().unwrap();
+    let (_, rest) = said.split_once("the worker is at ").unwrap();
+    let address = rest.split_whitespace().next().unwrap().to_owned();
+    // Or its next line would find nobody who reads.
+    std::thread::spawn(move || lines.for_each(drop));
+    (child, address)
+}
+
+#[test]
+fn the_journals_of_all_workers_are_verified_as_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Fake::start(Manner::Honest);
+    let (mut one, first) = worker(folder.path());
+    let (mut two, second) = worker(folder.path());
+    let workers = format!("--run-time 300ms --workers {first},{second}");
+    run(fake.address, Path::new("drill"), &workers);
+    assert!(one.wait().unwrap().success() && two.wait().unwrap().success());
+    let journals = ["drill.1", "drill.2"].map(|name| folder.path().join(name));
+    let second = journals[1].to_str().unwrap();
+    let applied = fake.count();
+    let numbers = [
+        ("/journal/transfers", applied),
+        ("/found_exactly_once", applied),
+        ("/missing", 0),
+    ];
+    let both = verify(&journals[0], &["--journal", second]);
+    check(&both, 0, &numbers);
+    assert!(number(&verify(&journals[0], &[]), "/journal/transfers") < applied);
+
+    let twice = loadtest()
+        .args(["verify", "--journal", second, "--journal", second])
+        .output()
+        .unwrap();
+    assert_eq!(twice.status.code(), Some(1));
+    let said = String::from_utf8(twice.stderr).unwrap();
+    assert!(said.contains("is in it twice"), "{said}");
+    let other = folder.path().join("other");
+    run(fake.address, &other, "--run-time 100ms");
+    let mixed = loadtest()
+        .args(["verify", "--journal", second, "--journal"])
+        .arg(&other)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(mixed.stderr).unwrap();
+    assert!(said.contains("not of the same run"), "{said}");
+}

@@ -16,9 +16,10 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::generator::Effort;
-use crate::series::Point;
+use crate::report::histogram;
+use crate::series::{self, Point};
 use crate::stages::Change;
-use crate::stats::{Errors, Tally, TaskTally, add_counts, merge_into};
+use crate::stats::{self, Errors, Tally, TaskTally, add_counts, merge_into};
 
 /// How often a thread puts its counts on the board.
 pub(crate) const PUBLISH_EVERY: Duration = Duration::from_millis(250);
@@ -37,13 +38,13 @@ pub(crate) enum Order {
 }
 
 /// The counts of one thread since the start of the run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Sheet {
     /// Connections that are up.
     pub(crate) users: u64,
     /// Due by now, but no connection was free yet.
     pub(crate) unsent: u64,
-    pub(super) sent: u64,
+    pub(crate) sent: u64,
     pub(super) retried: u64,
     pub(super) succeeded: u64,
     pub(super) failed: u64,
@@ -53,15 +54,23 @@ pub(crate) struct Sheet {
     pub(super) last_error: Option<String>,
     pub(super) tasks: Vec<TaskSheet>,
     /// Of the last one to two seconds, in microseconds.
+    #[serde(
+        serialize_with = "histogram::write",
+        deserialize_with = "histogram::read::<_, _, { series::DIGITS }>"
+    )]
     pub(super) recent: Histogram<u32>,
 }
 
 /// The same of one task.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct TaskSheet {
     pub(super) name: String,
     pub(super) ended: u64,
     pub(super) failed: u64,
+    #[serde(
+        serialize_with = "histogram::write",
+        deserialize_with = "histogram::read::<_, _, { stats::DIGITS }>"
+    )]
     pub(super) latency: Histogram<u64>,
 }
 
@@ -106,7 +115,7 @@ impl Sheet {
         }
     }
 
-    pub(super) fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.users += other.users;
         self.unsent += other.unsent;
         self.sent += other.sent;
@@ -206,7 +215,7 @@ impl Board {
         lock(&self.orders)[obeyed..].to_vec()
     }
 
-    pub(crate) fn publish(&self, thread: u64, sheet: Sheet) {
+    pub(crate) fn publish(&self, thread: u32, sheet: Sheet) {
         let own = usize::try_from(thread).ok();
         if let Some(own) = own.and_then(|index| self.sheets.get(index)) {
             *lock(own) = sheet;
@@ -214,7 +223,7 @@ impl Board {
     }
 
     /// All threads' sheets in one.
-    pub(super) fn sum(&self) -> Sheet {
+    pub(crate) fn sum(&self) -> Sheet {
         let mut sum = Sheet::new(&Tally::new([]));
         self.sheets.iter().for_each(|sheet| sum.add(&lock(sheet)));
         sum
@@ -231,7 +240,7 @@ impl Board {
         (given < wanted).then_some(wanted)
     }
 
-    pub(crate) fn give_copy(&self, thread: u64, copy: Counted) {
+    pub(crate) fn give_copy(&self, thread: u32, copy: Counted) {
         let own = usize::try_from(thread).ok();
         if let Some(own) = own.and_then(|index| self.copies.get(index)) {
             *lock(own) = Some(copy);

@@ -18,7 +18,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 pub(crate) use self::board::{Board, Counted, ORDERS_MAX, Order, PUBLISH_EVERY, Sheet};
 pub(crate) use self::snapshot::{Snapshot, Watcher};
 use crate::args::Progress;
-use crate::session::Session;
+use crate::fleet::Running;
 
 const POLL_EVERY: Duration = Duration::from_millis(20);
 const PRINT_EVERY: Duration = Duration::from_secs(1);
@@ -47,7 +47,7 @@ impl Interrupt {
 
 /// Shows progress until the run has ended: a table on a terminal, plain lines
 /// elsewhere.
-pub(crate) fn watch(session: &mut Session, progress: Progress, interrupt: &Interrupt) {
+pub(crate) fn watch(session: &mut Running, progress: Progress, interrupt: &Interrupt) {
     let mut screen = match progress {
         Progress::Shown if std::io::stderr().is_terminal() => Screen::table(),
         Progress::Shown => Screen::Lines,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::board::{Board, Sheet, TaskSheet};
+use super::board::{Sheet, TaskSheet};
 use crate::report::float;
 
 /// Rates are over the last seconds: short enough to follow, long enough to read.
@@ -99,9 +99,8 @@ impl Watcher {
         }
     }
 
-    /// What the threads published last, `at` so long after the start.
-    pub(crate) fn snapshot(&mut self, board: &Board, at: Duration) -> Snapshot {
-        let sum = board.sum();
+    /// Of what all threads published last, `at` so long after the start.
+    pub(crate) fn snapshot(&mut self, sum: Sheet, at: Duration) -> Snapshot {
         self.remember(&sum, at);
         let (Some(then), Some(now)) = (self.past.front(), self.past.back()) else {
             return Snapshot::default();
@@ -203,6 +202,7 @@ fn per_second(count: u64, over: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::board::Board;
     use super::*;
     use crate::stats::{Class, Tally, Times};
 
@@ -228,7 +228,7 @@ mod tests {
         let board = Board::new(2);
         let mut watcher = Watcher::new();
         board.publish(0, Sheet::new(&tally(0, 100)));
-        let first = watcher.snapshot(&board, Duration::from_secs(1));
+        let first = watcher.snapshot(board.sum(), Duration::from_secs(1));
         assert!((first.requests_per_second - 101.0).abs() < 1e-9);
         let sheet = Sheet {
             users: 7,
@@ -237,9 +237,9 @@ mod tests {
         };
         board.publish(1, sheet);
         for second in 2..=4 {
-            watcher.snapshot(&board, Duration::from_secs(second));
+            watcher.snapshot(board.sum(), Duration::from_secs(second));
         }
-        let last = watcher.snapshot(&board, Duration::from_secs(5));
+        let last = watcher.snapshot(board.sum(), Duration::from_secs(5));
         assert_eq!((last.sent, last.succeeded, last.failed), (401, 399, 2));
         assert_eq!((last.users, last.unsent, last.retried), (7, 3, 2));
         assert!((1_900..=2_100).contains(&last.p99_us), "{}", last.p99_us);
@@ -271,7 +271,7 @@ mod tests {
         let mut watcher = Watcher::new();
         board.publish(0, Sheet::new(&two(10, 30)));
         board.publish(1, Sheet::new(&two(20, 40)));
-        let now = watcher.snapshot(&board, Duration::from_secs(2));
+        let now = watcher.snapshot(board.sum(), Duration::from_secs(2));
         let rows: Vec<_> = now
             .tasks
             .iter()

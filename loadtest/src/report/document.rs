@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::histogram::{decode, encode};
 use super::{Report, Settings};
+use crate::fleet::WorkerPart;
 use crate::generator::Generator;
 use crate::series::{self, Point, Series};
 use crate::stats::{self, Errors, Latencies, Tally, TaskTally, Transfers, Window};
@@ -48,6 +49,9 @@ pub(super) struct Document {
     errors: ErrorCounts,
     last_error: Option<String>,
     generator: Option<Generator>,
+    /// The machines that shared the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    workers: Vec<WorkerPart>,
     thresholds: Vec<Checked>,
     /// From the intended start (open model) or from sending (closed model).
     latency_us: Classes,
@@ -300,6 +304,7 @@ impl Document {
             },
             last_error: tally.last_error.clone(),
             generator: report.generator,
+            workers: report.workers.clone(),
             thresholds: thresholds.to_vec(),
             latency_us: Classes::new(&tally.latency()),
             service_us: Classes::new(&tally.service()),
@@ -357,6 +362,7 @@ impl Document {
             elapsed,
             tally,
             generator: self.generator,
+            workers: self.workers,
         })
     }
 }
@@ -377,7 +383,11 @@ pub(crate) fn load(path: &Path) -> Result<Report, String> {
     parse(&text).map_err(named)
 }
 
-fn parse(text: &str) -> Result<Report, String> {
+/// Reads the text of such a document.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn parse(text: &str) -> Result<Report, String> {
     let not_ours = |error: serde_json::Error| format!("not a report of `loadtest run`: {error}");
     let head: Head = serde_json::from_str(text).map_err(not_ours)?;
     if head.version != DOCUMENT_VERSION {

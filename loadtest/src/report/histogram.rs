@@ -47,6 +47,22 @@ pub(super) fn decode<T: Counter>(text: &str, digits: u8) -> Result<Histogram<T>,
     Ok(histogram)
 }
 
+/// For serde: writes what [`read`] reads.
+pub(crate) fn write<T: Counter, S: serde::Serializer>(
+    histogram: &Histogram<T>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&encode(histogram))
+}
+
+/// For serde: a histogram of that many digits.
+pub(crate) fn read<'de, T: Counter, D: serde::Deserializer<'de>, const DIGITS: u8>(
+    deserializer: D,
+) -> Result<Histogram<T>, D::Error> {
+    let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+    decode(&text, DIGITS).map_err(serde::de::Error::custom)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@
 
 mod csv;
 mod document;
-mod histogram;
+pub(crate) mod histogram;
 mod html;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -22,9 +22,10 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
-pub(crate) use self::document::load;
+pub(crate) use self::document::{load, parse};
 pub(crate) use self::settings::{Model, Settings};
 use crate::args::Config;
+use crate::fleet::WorkerPart;
 use crate::generator::Generator;
 use crate::run::Outcome;
 use crate::stats::Tally;
@@ -116,6 +117,8 @@ pub(crate) struct Report {
     pub(crate) elapsed: Duration,
     pub(crate) tally: Tally,
     pub(crate) generator: Option<Generator>,
+    /// The machines that shared the run; none if one generator made it.
+    pub(crate) workers: Vec<WorkerPart>,
 }
 
 impl Report {
@@ -130,6 +133,9 @@ impl Report {
         // Both may have been changed while it ran.
         settings.users = u32::try_from(outcome.most.users).unwrap_or(u32::MAX);
         settings.rate = outcome.most.rate;
+        if !outcome.workers.is_empty() {
+            settings.threads = outcome.workers.iter().map(|worker| worker.threads).sum();
+        }
         Self {
             run_ids: vec![fresh_run_id()],
             started_at: now.checked_sub(outcome.elapsed).unwrap_or(now),
@@ -137,6 +143,7 @@ impl Report {
             elapsed: outcome.elapsed,
             tally: outcome.tally,
             generator: Some(outcome.generator),
+            workers: outcome.workers,
         }
     }
 
@@ -221,7 +228,8 @@ impl Report {
     }
 
     pub(crate) fn verdict(&self, thresholds: &[Checked]) -> Verdict {
-        if self.succeeded() && thresholds.iter().all(|checked| checked.held) {
+        let complete = self.workers.iter().all(|worker| worker.lost.is_none());
+        if complete && self.succeeded() && thresholds.iter().all(|checked| checked.held) {
             Verdict::Passed
         } else {
             Verdict::Failed

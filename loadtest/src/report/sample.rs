@@ -115,6 +115,7 @@ pub(crate) fn of(tally: Tally, run_id: &str, users: u32) -> Report {
         elapsed: RUN_TIME,
         tally,
         generator: None,
+        workers: Vec::new(),
     }
 }
 

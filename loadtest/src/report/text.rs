@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use super::{Model, Report, float};
+use crate::fleet::WorkerPart;
 use crate::generator::Generator;
 use crate::stats::{Latencies, Tally, TaskTally};
 use crate::threshold::Checked;
@@ -90,7 +91,51 @@ fn rows(report: &Report) -> String {
     }
     text += &row("errors", &errors(tally));
     if let Some(generator) = report.generator {
-        text += &row("generator", &busy(generator));
+        text += &row("generator", &busy(generator, &report.workers));
+    }
+    text += &workers(&report.workers);
+    text
+}
+
+/// What each machine did of the run.
+fn workers(parts: &[WorkerPart]) -> String {
+    if parts.is_empty() {
+        return String::new();
+    }
+    let mut text = row("workers", &together(parts));
+    for part in parts {
+        text += &row("", &format!("{}: {}", part.name, share(part)));
+    }
+    text
+}
+
+/// How many there were, and how far apart they began.
+pub(super) fn together(parts: &[WorkerPart]) -> String {
+    match WorkerPart::apart(parts) {
+        Some((apart, error)) => format!(
+            "{}, began within {} ms of each other (clocks read to {} ms)",
+            parts.len(),
+            ms(apart),
+            ms(error)
+        ),
+        None => parts.len().to_string(),
+    }
+}
+
+/// What one of them did.
+pub(super) fn share(part: &WorkerPart) -> String {
+    let mut text = format!(
+        "{} answered of {} sent, {} threads",
+        part.answered, part.sent, part.threads
+    );
+    if let Some(generator) = part.generator {
+        text += &format!(", {}", usage(generator));
+    }
+    if let Some(journal) = &part.journal {
+        text += &format!(", journal {journal}");
+    }
+    if let Some(lost) = &part.lost {
+        text += &format!("; {lost}");
     }
     text
 }
@@ -121,8 +166,16 @@ fn errors(tally: &Tally) -> String {
     )
 }
 
-fn busy(generator: Generator) -> String {
+fn busy(generator: Generator, workers: &[WorkerPart]) -> String {
     let used = usage(generator);
+    let busy = WorkerPart::bottlenecks(workers);
+    if !busy.is_empty() {
+        let busy = busy.join(", ");
+        return format!(
+            "{used}: THE GENERATOR WAS THE BOTTLENECK on {busy}, give it more --threads, cores or \
+             machines"
+        );
+    }
     if generator.was_the_bottleneck() {
         format!(
             "{used}: THE GENERATOR WAS THE BOTTLENECK, give it more --threads, cores or machines"
@@ -271,6 +324,40 @@ mod tests {
             let text = summary(&report, &[]);
             assert_eq!(text.contains("WAS THE BOTTLENECK"), loud, "{text}");
         }
+    }
+
+    #[test]
+    fn each_worker_is_shown_and_the_busy_and_the_lost_are_named() {
+        let mut report = sample::even();
+        let part = |name: &str, cpu_share, lost: Option<&str>| WorkerPart {
+            name: name.to_owned(),
+            threads: 3,
+            sent: 10,
+            answered: 9,
+            started_after_us: Some(1_250),
+            clock_error_us: Some(40),
+            generator: Some(Generator {
+                cpu_share,
+                lag_p99_us: 7,
+            }),
+            journal: None,
+            lost: lost.map(str::to_owned),
+        };
+        report.workers = vec![
+            part("a:1", 0.2, None),
+            part("b:2", 0.95, Some("lost: gone")),
+        ];
+        report.generator = report.workers[1].generator;
+        let text = summary(&report, &[]);
+        for part in [
+            "BOTTLENECK on b:2,",
+            "workers      2, began within 1.250 ms of each other (clocks read to 0.040 ms)",
+            " a:1: 9 answered of 10 sent, 3 threads, 20% of its CPU",
+            "; lost: gone",
+        ] {
+            assert!(text.contains(part), "{part} in\n{text}");
+        }
+        assert_eq!(report.verdict(&[]), super::super::Verdict::Failed);
     }
 
     const LAG_AT_BOUND: u64 = crate::generator::LAG_US_MAX;

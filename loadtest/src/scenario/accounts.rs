@@ -217,6 +217,10 @@ impl Population {
         })
     }
 
+    pub(super) const fn choice(&self) -> Choice {
+        self.choice
+    }
+
     pub(crate) const fn accounts(&self) -> Accounts {
         self.accounts
     }

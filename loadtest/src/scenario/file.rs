@@ -219,10 +219,10 @@ impl Source {
         Ok(Self { name, text })
     }
 
-    #[cfg(test)]
-    pub(super) fn of(text: &str) -> Self {
+    /// A text that is in no file.
+    pub(super) fn of(name: &str, text: &str) -> Self {
         Self {
-            name: "test.toml".to_owned(),
+            name: name.to_owned(),
             text: text.to_owned(),
         }
     }

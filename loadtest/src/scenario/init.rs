@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-const EXAMPLE: &str = include_str!("example.toml");
+pub(super) const EXAMPLE: &str = include_str!("example.toml");
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct InitArgs {
@@ -49,7 +49,7 @@ mod tests {
     use crate::scenario::{LoadArgs, Scenario, ScenarioArgs};
 
     fn parse(text: &str) -> Result<Scenario, String> {
-        let source = Source::of(text);
+        let source = Source::of("test.toml", text);
         Scenario::from_source(
             Some(&source),
             &ScenarioArgs::default(),

@@ -16,6 +16,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod think;
+mod wire;
 
 pub(crate) use accounts::{Accounts, Population};
 pub(crate) use amount::Amount;
@@ -25,6 +26,7 @@ pub(crate) use init::{InitArgs, write_example};
 pub(crate) use load::{Load, RATE_MAX, RUN_TIME_MAX, USERS_MAX, parse_run_time};
 pub(crate) use task::{BATCH_MAX, Task};
 pub(crate) use think::Think;
+pub(crate) use wire::ScenarioText;
 
 /// A checked scenario.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,6 +88,6 @@ impl Scenario {
 /// The scenario of a file with this text.
 #[cfg(test)]
 pub(crate) fn scenario(text: &str, args: &ScenarioArgs) -> Result<Scenario, String> {
-    let source = file::Source::of(text);
+    let source = file::Source::of("test.toml", text);
     Scenario::from_source(Some(&source), args, &LoadArgs::default())
 }

@@ -27,7 +27,7 @@ fn check_refused(text: &str, parts: &[&str]) {
 }
 
 fn loaded(text: &str, args: &LoadArgs) -> Result<Load, String> {
-    let source = file::Source::of(text);
+    let source = file::Source::of("test.toml", text);
     let none = ScenarioArgs::default();
     Scenario::from_source(Some(&source), &none, args).map(|scenario| scenario.load)
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
@@ -49,6 +49,16 @@ impl Trust {
         let roots = read_roots(path)
             .map_err(|problem| format!("--cacert {}: {problem}", path.display()))?;
         Ok(Self::File(path.clone(), Arc::new(roots)))
+    }
+
+    /// Authorities that another machine sent along, as PEM.
+    ///
+    /// # Errors
+    /// Why they are of no use.
+    pub(crate) fn of_pem(text: &str) -> Result<Self, String> {
+        let certificates = CertificateDer::pem_slice_iter(text.as_bytes());
+        let roots = roots(certificates).map_err(|problem| format!("--cacert: {problem}"))?;
+        Ok(Self::File(PathBuf::from("of the run"), Arc::new(roots)))
     }
 
     /// What connections to `host` need; none for `http://`.
@@ -104,8 +114,13 @@ fn host_name(authority: &str) -> &str {
 }
 
 fn read_roots(path: &Path) -> Result<RootCertStore, String> {
+    roots(CertificateDer::pem_file_iter(path).map_err(|error| explain::pem(&error))?)
+}
+
+fn roots<'a>(
+    certificates: impl Iterator<Item = Result<CertificateDer<'a>, pem::Error>>,
+) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| explain::pem(&error))?;
     for certificate in certificates {
         let certificate = certificate.map_err(|error| explain::pem(&error))?;
         roots
@@ -161,6 +176,19 @@ impl fmt::Debug for TlsClient {
 }
 
 impl TlsClient {
+    /// The PEM of `--cacert`, for another machine; none are its own authorities.
+    ///
+    /// # Errors
+    /// Why the file cannot be read.
+    pub(crate) fn authorities(&self) -> Result<Option<String>, String> {
+        match &self.target.trust {
+            Trust::System => Ok(None),
+            Trust::File(path, _) => std::fs::read_to_string(path)
+                .map(Some)
+                .map_err(|error| format!("--cacert {}: {error}", path.display())),
+        }
+    }
+
     pub(crate) fn session(&self) -> std::io::Result<ClientConnection> {
         ClientConnection::new(Arc::clone(&self.config), self.target.name.clone())
             .map_err(|error| self.error(&error))

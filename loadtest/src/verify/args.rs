@@ -16,9 +16,10 @@ const CONNECTIONS_MAX: u32 = 256;
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
     /// What `loadtest run --journal` wrote. Verify when the run and the engine's
-    /// request deadline are over: an answer still under way has no fate yet.
-    #[arg(long, value_name = "FILE")]
-    journal: PathBuf,
+    /// request deadline are over: an answer still under way has no fate yet. Repeat it
+    /// for the journals of all workers of one run.
+    #[arg(long, value_name = "FILE", required = true)]
+    journal: Vec<PathBuf>,
     /// The engine: http://HOST:PORT or https://HOST:PORT. Default: where the run sent its load.
     #[arg(long)]
     host: Option<String>,
@@ -88,7 +89,8 @@ impl std::fmt::Debug for DatabasePlan {
 /// A checked verification.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    pub(crate) journal: PathBuf,
+    /// At least one.
+    pub(crate) journals: Vec<PathBuf>,
     pub(crate) host: Option<String>,
     pub(crate) access: Access,
     pub(crate) database: Option<DatabasePlan>,
@@ -120,7 +122,7 @@ pub(crate) fn check(args: VerifyArgs) -> Result<Plan, String> {
         }
     };
     Ok(Plan {
-        journal: args.journal,
+        journals: args.journal,
         host: args.host,
         access,
         database,

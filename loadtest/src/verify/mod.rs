@@ -33,7 +33,7 @@ use self::join::{Joiner, Transfer};
 use self::judge::Judge;
 use self::ledger::{AskError, Ledger};
 use crate::args::Progress;
-use crate::journal::{ReadError, Reader};
+use crate::journal::{Closing, ReadError, Reader};
 use crate::request::key::Key;
 
 /// Transfers asked about at a time: enough that a round trip does not matter.
@@ -77,9 +77,18 @@ pub(crate) enum Verdict {
 /// # Errors
 /// [`VerifyError`] if there is no verdict.
 pub(crate) fn verify(plan: &Plan) -> Result<Verdict, VerifyError> {
-    let unreadable = |error| VerifyError::Journal(plan.journal.display().to_string(), error);
-    let mut reader = Reader::open(&plan.journal).map_err(unreadable)?;
-    let header = reader.header().clone();
+    let mut readers = open(plan)?;
+    let Some(first) = readers.first() else {
+        return Err(VerifyError::Ask(AskError::Usage(
+            "no journal to verify".to_owned(),
+        )));
+    };
+    let mut header = first.reader.header().clone();
+    // Workers begin together, by clocks that differ.
+    let began = readers
+        .iter()
+        .map(|opened| opened.reader.header().started_unix_ms);
+    header.started_unix_ms = began.min().unwrap_or(header.started_unix_ms);
     let mut ledger: Box<dyn Ledger> = match &plan.database {
         Some(database) => Box::new(sql::Database::connect(database)?),
         None => {
@@ -87,27 +96,19 @@ pub(crate) fn verify(plan: &Plan) -> Result<Verdict, VerifyError> {
             Box::new(http::Engine::new(host, &plan.access, plan.connections)?)
         }
     };
-    let bar = bar(plan, reader.length());
+    let bytes = readers.iter().map(|opened| opened.reader.length()).sum();
+    let bar = bar(plan, bytes);
     let mut judge = Judge::new(&header);
-    let mut joiner = Joiner::default();
-    let mut ready = Vec::new();
-    while read_block(&mut reader, &mut joiner, &mut ready).map_err(unreadable)? {
-        while ready.len() >= CHUNK {
-            let rest = ready.split_off(CHUNK);
-            judge.chunk(ledger.as_mut(), &ready)?;
-            ready = rest;
-        }
-        bar.set_position(reader.position());
-    }
-    judge.findings.cut_bytes = reader.cut_bytes();
-    judge.findings.closing = reader.closing();
-    ready.extend(joiner.rest());
-    for chunk in ready.chunks(CHUNK) {
-        judge.chunk(ledger.as_mut(), chunk)?;
+    for opened in &mut readers {
+        read_all(opened, &mut judge, ledger.as_mut(), &bar)?;
     }
     if !judge.rechecks.is_empty() {
         bar.set_message("looking at refusals again");
-        let others = other_requests(&mut reader, &judge.rechecks).map_err(unreadable)?;
+        let mut others = HashSet::new();
+        for opened in &mut readers {
+            let found = other_requests(&mut opened.reader, &judge.rechecks);
+            others.extend(found.map_err(|error| opened.unreadable(error))?);
+        }
         judge.recheck(&others);
     }
     bar.set_message("sums");
@@ -116,6 +117,83 @@ pub(crate) fn verify(plan: &Plan) -> Result<Verdict, VerifyError> {
     let findings: Findings = judge.findings;
     report::write(plan, &header, &findings).map_err(VerifyError::Report)?;
     Ok(findings.verdict(plan.sharing))
+}
+
+/// A journal and what it is called.
+#[derive(Debug)]
+struct Opened {
+    name: String,
+    reader: Reader,
+}
+
+impl Opened {
+    fn unreadable(&self, error: ReadError) -> VerifyError {
+        VerifyError::Journal(self.name.clone(), error)
+    }
+}
+
+/// Opens the journals: of one run, each once. Its workers number their users
+/// apart, so no key is in two of them.
+fn open(plan: &Plan) -> Result<Vec<Opened>, VerifyError> {
+    let mut all: Vec<Opened> = Vec::new();
+    for path in &plan.journals {
+        let name = path.display().to_string();
+        let reader =
+            Reader::open(path).map_err(|error| VerifyError::Journal(name.clone(), error))?;
+        let opened = Opened { name, reader };
+        let header = opened.reader.header();
+        for other in &all {
+            let before = other.reader.header();
+            let problem = if before.run_id == header.run_id {
+                "is in it twice: name each journal once".to_owned()
+            } else if before.seed != header.seed
+                || (before.accounts_first, before.accounts_last)
+                    != (header.accounts_first, header.accounts_last)
+            {
+                format!(
+                    "is not of the same run as {}: verify runs one by one",
+                    other.name
+                )
+            } else {
+                continue;
+            };
+            return Err(opened.unreadable(ReadError::Header(problem)));
+        }
+        all.push(opened);
+    }
+    Ok(all)
+}
+
+/// Judges every transfer of a journal.
+fn read_all(
+    opened: &mut Opened,
+    judge: &mut Judge<'_>,
+    ledger: &mut dyn Ledger,
+    bar: &ProgressBar,
+) -> Result<(), VerifyError> {
+    let (mut joiner, mut ready) = (Joiner::default(), Vec::new());
+    let before = bar.position();
+    loop {
+        let block = read_block(&mut opened.reader, &mut joiner, &mut ready);
+        if !block.map_err(|error| opened.unreadable(error))? {
+            break;
+        }
+        while ready.len() >= CHUNK {
+            let rest = ready.split_off(CHUNK);
+            judge.chunk(ledger, &ready)?;
+            ready = rest;
+        }
+        bar.set_position(before + opened.reader.position());
+    }
+    judge.findings.cut_bytes += opened.reader.cut_bytes();
+    if opened.reader.closing() == Closing::CutShort {
+        judge.findings.closing = Closing::CutShort;
+    }
+    ready.extend(joiner.rest());
+    for chunk in ready.chunks(CHUNK) {
+        judge.chunk(ledger, chunk)?;
+    }
+    Ok(())
 }
 
 /// Reads a block; false at the end.

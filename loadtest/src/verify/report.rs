@@ -4,6 +4,8 @@
 //! changes its meaning or goes).
 //! Never: hides a number that is bad.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 
 use super::Verdict;
@@ -84,7 +86,7 @@ fn document<'a>(plan: &Plan, header: &'a Header, findings: &'a Findings) -> Docu
         },
         asked: asked(plan),
         journal: Journal {
-            file: plan.journal.display().to_string(),
+            file: names(&plan.journals),
             header,
             transfers: findings.transfers,
             ends_early: findings.closing == Closing::CutShort,
@@ -128,6 +130,11 @@ type Line = (String, String, String);
 
 fn line(name: &str, count: u64, note: impl Into<String>) -> Line {
     (name.to_owned(), count.to_string(), note.into())
+}
+
+fn names(journals: &[PathBuf]) -> String {
+    let names = journals.iter().map(|path| path.display().to_string());
+    names.collect::<Vec<_>>().join(", ")
 }
 
 fn table(plan: &Plan, header: &Header, findings: &Findings) -> String {
@@ -176,9 +183,12 @@ fn table(plan: &Plan, header: &Header, findings: &Findings) -> String {
     for example in findings.examples.iter().take(EXAMPLES_SHOWN) {
         text.push_str(&example_line(example));
     }
-    text.push_str(match findings.verdict(plan.sharing) {
-        Verdict::Kept => "Every promise was kept.\n",
-        Verdict::Broken => "PROMISES WERE BROKEN.\n",
+    text.push_str(match (findings.verdict(plan.sharing), plan.database.is_some()) {
+        (Verdict::Kept, true) => "Every promise was kept.\n",
+        (Verdict::Kept, false) => {
+            "Every promise was kept, as far as the engine can tell; --database-url asks the ledger.\n"
+        }
+        (Verdict::Broken, _) => "PROMISES WERE BROKEN.\n",
     });
     text
 }

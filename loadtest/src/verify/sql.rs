@@ -60,7 +60,15 @@ impl Database {
             // Ends with the client; its error is met again by the next statement.
             tokio::spawn(async { drop(connection.await) });
             client.batch_execute(LOOK_UP_SETTINGS).await?;
-            Ok::<_, tokio_postgres::Error>(client)
+            let row = client.query_one("SELECT pg_is_in_recovery()", &[]).await?;
+            if row.try_get(0)? {
+                // What it has not replayed yet would be called missing.
+                return Err(AskError::Usage(
+                    "--database-url: this server is a standby, which may be behind; name the primary"
+                        .to_owned(),
+                ));
+            }
+            Ok(client)
         })?;
         Ok(Self {
             runtime,

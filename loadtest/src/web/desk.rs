@@ -14,11 +14,12 @@ use super::form::{Load, Start};
 use super::history::{History, Part};
 use super::problem::Problem;
 use crate::args::Config;
+use crate::fleet::Running;
 use crate::live::Snapshot;
 use crate::report::{Model, Report, Settings, Verdict};
 use crate::run::{Ended, Outcome, RunError};
 use crate::scenario::RUN_TIME_MAX;
-use crate::session::{Session, Wanted};
+use crate::session::Wanted;
 use crate::threshold::{self, Checked, Threshold};
 
 /// Where the page is, in the words it shows.
@@ -104,7 +105,7 @@ struct Inner {
     config: Config,
     phase: Phase,
     run: u32,
-    session: Option<Session>,
+    session: Option<Running>,
     snapshot: Option<Snapshot>,
     wanted: Wanted,
     /// What was last asked for: the next run begins with it unless told otherwise.
@@ -155,7 +156,7 @@ impl Desk {
             journal.path = path.into();
         }
         let session =
-            Session::start(config.clone()).map_err(|error| Problem::invalid(error.to_string()))?;
+            Running::start(config.clone()).map_err(|error| Problem::invalid(error.to_string()))?;
         inner.run += 1;
         inner.phase = Phase::Starting;
         inner.wanted = session.wanted();
@@ -311,7 +312,7 @@ fn is_staged(config: &Config) -> bool {
 }
 
 fn session_is_stopping(inner: &Inner) -> bool {
-    inner.session.as_ref().is_some_and(Session::is_stopping)
+    inner.session.as_ref().is_some_and(Running::is_stopping)
 }
 
 impl Inner {
@@ -329,6 +330,17 @@ impl Plan {
         let load = &config.scenario.load;
         let settings = Settings::new(config, load.run_time);
         let until_stopped = RUN_TIME_MAX <= load.run_time;
+        let workers = &config.fleet.workers;
+        let mut rows = settings.rows();
+        rows.retain(|(name, _)| match *name {
+            "run time" => !until_stopped,
+            // Each worker has its own.
+            "threads" => workers.is_empty(),
+            _ => true,
+        });
+        if !workers.is_empty() {
+            rows.push(("workers", workers.join(", ")));
+        }
         Self {
             host: config.host.clone(),
             tasks: config.scenario.task_names(),
@@ -338,11 +350,7 @@ impl Plan {
             rate: asked.rate,
             run_time_seconds: (!until_stopped).then_some(load.run_time.as_secs_f64()),
             staged: is_staged(config),
-            settings: settings
-                .rows()
-                .into_iter()
-                .filter(|(name, _)| !(until_stopped && *name == "run time"))
-                .collect(),
+            settings: rows,
         }
     }
 }

@@ -11,8 +11,9 @@ use serde::Deserialize;
 
 use super::problem::Problem;
 use crate::args::Config;
+use crate::fleet::Running;
 use crate::scenario::{RATE_MAX, RUN_TIME_MAX, Scenario, USERS_MAX};
-use crate::session::Session;
+use crate::session::Refusal;
 
 /// A field that is left out stays as the command line has it; 0 turns it off.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
@@ -97,18 +98,22 @@ pub(super) struct Load {
 impl Load {
     pub(super) fn apply(
         self,
-        session: &mut Session,
+        session: &mut Running,
         spawn_rate: Option<u64>,
     ) -> Result<(), Problem> {
         if self.users.is_none() && self.rate.is_none() {
             return Err(Problem::invalid("expected users, rate, or both"));
         }
-        if let Some(rate) = self.rate {
-            session.set_rate(rate)?;
+        // A refusal leaves the load as it was: what can still be refused comes first.
+        if self.rate.is_some() && session.wanted().rate.is_none() {
+            return Err(Refusal::ClosedModel.into());
         }
         if let Some(users) = self.users {
             let per_second = self.spawn_rate.or(spawn_rate).and_then(NonZeroU64::new);
             session.set_users(users, per_second)?;
+        }
+        if let Some(rate) = self.rate {
+            session.set_rate(rate)?;
         }
         Ok(())
     }

@@ -15,12 +15,12 @@ use super::problem::Problem;
 
 /// Names by which the page is reached, besides this machine's own.
 #[derive(Clone, Debug)]
-pub(super) struct Guard {
+pub(crate) struct Guard {
     hosts: Vec<String>,
 }
 
 impl Guard {
-    pub(super) fn new(hosts: &[String]) -> Self {
+    pub(crate) fn new(hosts: &[String]) -> Self {
         Self {
             hosts: hosts.iter().map(|host| host.to_lowercase()).collect(),
         }
@@ -28,7 +28,7 @@ impl Guard {
 
     /// # Errors
     /// 403 for a stranger, 415 for a change that is not JSON.
-    pub(super) fn check(&self, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+    pub(crate) fn check(&self, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
         let text = |name: header::HeaderName| {
             let value = headers.get(name)?;
             Some(String::from_utf8_lossy(value.as_bytes()).to_lowercase())

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use self::desk::{Desk, Over};
 pub(crate) use self::flags::WebArgs;
 use self::form::Start;
-use self::guard::Guard;
+pub(crate) use self::guard::Guard;
 use crate::Quit;
 use crate::args::Config;
 use crate::live::Interrupt;

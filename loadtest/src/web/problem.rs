@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::session::Refusal;
 
 #[derive(Clone, Debug)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     pub(super) status: StatusCode,
     code: &'static str,
     detail: String,
@@ -38,7 +38,7 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "not_now", detail)
     }
 
-    pub(super) fn detail(&self) -> &str {
+    pub(crate) fn detail(&self) -> &str {
         &self.detail
     }
 

@@ -35,7 +35,7 @@ impl Worker {
     /// know that the target is there.
     pub(super) fn open_first(&mut self) -> std::io::Result<()> {
         self.staffed = self.staff_at(Duration::ZERO);
-        let probe = usize::from(self.orders.share.index == 0);
+        let probe = usize::from(self.orders.thread == 0);
         self.to_open = (0..self.staffed.max(probe).min(self.slots.len())).collect();
         loop {
             let now = self.start.elapsed();

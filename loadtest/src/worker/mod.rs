@@ -64,6 +64,9 @@ pub(crate) struct Orders {
     pub(crate) users: u32,
     /// Users, or connections in the open model, of all threads over time.
     pub(crate) staff: Stages,
+    /// Its number on this machine.
+    pub(crate) thread: u32,
+    /// Its place among the threads of all machines.
     pub(crate) share: Share,
     pub(crate) run_time: Duration,
     pub(crate) timeout: Duration,
@@ -298,9 +301,7 @@ impl Worker {
         self.effort.lag(now.saturating_sub(due.at.max(since)));
         // Whichever connection is free sends it, but the schedule decides whose
         // request it is: all users take turns, so that a seed replays.
-        let ordinal = due.number / self.orders.share.count.get();
-        let users = u64::from(self.orders.users.max(1));
-        let user = usize::try_from(ordinal % users).unwrap_or(0);
+        let user = usize::try_from(due.user).unwrap_or(0);
         slot.load(&mut self.requests, user, due.at);
         Load::Loaded
     }
@@ -407,7 +408,7 @@ impl Worker {
         let mut sheet = Sheet::new(&self.tally);
         sheet.users = u64::try_from(self.users_up()).unwrap_or(u64::MAX);
         sheet.unsent = unsent;
-        self.board.publish(self.orders.share.index, sheet);
+        self.board.publish(self.orders.thread, sheet);
         if let Some(request) = self.board.copy_wanted(self.copied) {
             self.copied = request;
             let mut copy = Counted {
@@ -418,7 +419,7 @@ impl Worker {
             };
             copy.tally.unsent = unsent;
             copy.effort.end(now);
-            self.board.give_copy(self.orders.share.index, copy);
+            self.board.give_copy(self.orders.thread, copy);
         }
     }
 }

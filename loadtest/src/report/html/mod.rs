@@ -9,6 +9,7 @@ mod chart;
 mod graphs;
 
 use super::{Report, float, text};
+use crate::fleet::WorkerPart;
 use crate::stats::{Tally, TaskTally};
 use crate::threshold::Checked;
 
@@ -135,11 +136,23 @@ fn verdict(report: &Report, thresholds: &[Checked]) -> String {
     if let Some(generator) = report.generator
         && generator.was_the_bottleneck()
     {
+        let busy = WorkerPart::bottlenecks(&report.workers).join(", ");
+        let on = if busy.is_empty() { "" } else { " on " };
         text += &format!(
             "<p class=\"notice bad\"><strong>Read with care:</strong> the generator itself was the \
-             bottleneck ({}).</p>\n",
+             bottleneck{on}{} ({}).</p>\n",
+            escape(&busy),
             escape(&text::usage(generator))
         );
+    }
+    for part in &report.workers {
+        if let Some(lost) = &part.lost {
+            text += &format!(
+                "<p class=\"notice bad\"><strong>Not whole:</strong> worker {}: {}.</p>\n",
+                escape(&part.name),
+                escape(lost)
+            );
+        }
     }
     let tally = &report.tally;
     if tally.unsent > 0 {
@@ -302,6 +315,12 @@ fn setting_table(report: &Report) -> String {
         .collect();
     if let Some(generator) = report.generator {
         rows.push(vec!["generator".to_owned(), text::usage(generator)]);
+    }
+    if !report.workers.is_empty() {
+        rows.push(vec!["workers".to_owned(), text::together(&report.workers)]);
+    }
+    for part in &report.workers {
+        rows.push(vec![format!("worker {}", part.name), text::share(part)]);
     }
     rows.push(vec!["runs".to_owned(), report.run_ids.join(", ")]);
     table("Settings", &["Name", "Value"], &rows).replace("<table>", "<table class=\"names\">")
