@@ -142,6 +142,9 @@ def references_exist(objects):
         for volume in spec.get("volumes", []):
             if volume.get("configMap", {}).get("name", next(iter(maps), "")) not in maps:
                 yield f"{label(it)}: no ConfigMap {volume['configMap']['name']}"
+            secret = volume.get("secret", {}).get("secretName")
+            if secret and secret not in secrets:
+                yield f"{label(it)}: no Secret {secret}"
             claim = volume.get("persistentVolumeClaim", {}).get("claimName")
             if claim and claim not in claims:
                 yield f"{label(it)}: no claim {claim}"
