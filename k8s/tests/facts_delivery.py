@@ -184,7 +184,11 @@ def network_flows(objects, database: str = "", redis: str = ""):
     mesh = bool(of_kind(objects, "PeerAuthentication"))
     uploads = any(one["name"] == "upload" for it in workloads(objects) for one in containers_of(it))
 
-    must = [(server, store, 5432), (server, cache, 6379), (server, DNS, 53), (PROMETHEUS, server, 9464)]
+    secret = next(it for it in of_kind(objects, "Secret", "ExternalSecret") if name_of(it) == "engine-app")
+    keys = secret.get("stringData") or secret["spec"]["target"]["template"]["data"]
+    cached = "ENGINE_REDIS_URL" in keys
+
+    must = [(server, store, 5432), (server, DNS, 53), (PROMETHEUS, server, 9464)]
     must += [(peers[job], store, 5432) for job in ("setup", "migrate", "maintain", "verify", "backup") if job in peers]
     must_not = [
         (STRANGER, server, 5000), (STRANGER, server, 9464), (GATEWAY, server, 9464), (PROMETHEUS, server, 5000),
@@ -193,6 +197,7 @@ def network_flows(objects, database: str = "", redis: str = ""):
         (peers["verify"], cache, 6379), (server, store, 22), (UNKNOWN, INTERNET, 443), (UNKNOWN, server, 5000), (STRANGER, UNKNOWN, 80),
     ]  # fmt: skip
     (must if mesh else must_not).append((GATEWAY, server, 5000))
+    (must if cached else must_not).append((server, cache, 6379))
     if mesh:
         must.append((server, ISTIOD, 15012))
     if uploads:

@@ -8,11 +8,8 @@ metrics page of a running engine.
 import json
 import re
 
-from objects import ROOT, label, name_of, named, of_kind, selects
+from objects import label, name_of, named, of_kind, selects
 
-import yaml
-
-ADAPTER = ROOT / "k8s/platform/prometheus-adapter.yaml"
 # What other exporters serve; the monitoring checks ask those themselves.
 ELSEWHERE = ("up", "kube_", "rollout_", "node_", "pg_", "redis_", "istio_", "container_", "probe_", "alertmanager_",
              "prometheus_", "ALERTS", "aws_", "certmanager_", "kubelet_", "pgbackrest_", "backup_", "loki_", "envoy_",
@@ -141,14 +138,18 @@ def monitor_finds_the_engines(objects):
             yield f"{label(it)} does not keep the version's hash, which the analyses ask for"
 
 
-def autoscaler_is_served(objects, page: Page):
-    rules = yaml.safe_load(ADAPTER.read_text())["rules"]["custom"]
-    served = {rule["name"]["as"]: rule["seriesQuery"] for rule in rules}
+def autoscaler_is_served(objects, page: Page, adapter: dict | None):
+    """`adapter`: the values of prometheus-adapter's chart, where this tree has them."""
+    served = {rule["name"]["as"]: rule["seriesQuery"] for rule in adapter["rules"]["custom"]} if adapter else None
     for it in of_kind(objects, "HorizontalPodAutoscaler"):
         asked = [one["pods"]["metric"]["name"] for one in it["spec"]["metrics"] if one["type"] == "Pods"]
         if not asked:
             yield f"{label(it)} does not look at the queue"
         for name in asked:
+            if name not in page.labels:
+                yield f"{label(it)} asks for {name}, which the engine does not serve"
+            if served is None:
+                continue
             if name not in served:
                 yield f"{label(it)} asks for {name}, which the adapter does not serve"
                 continue

@@ -5,13 +5,15 @@ import os
 import subprocess
 import unittest
 
+import yaml
+
 import facts
 import facts_delivery
 import facts_metrics
-from objects import load, name_of, named
+from objects import ROOT, load, name_of, named
 
 # Addresses in the database subnets of k8s/values.
-ADDRESSES = {"staging": "10.30.64.10", "production-us-east-1": "10.10.64.10", "production-us-west-2": "10.20.64.10"}
+ADDRESSES = {"staging": "10.40.112.10", "production-us-east-1": "10.20.113.10", "production-us-west-2": "10.10.114.10"}
 MESHED = ["staging", "production-us-east-1", "production-us-west-2"]
 ALL = ["local", *MESHED]
 # Committers, read pool, probes: ENGINE_COMMITTERS + ENGINE_DATABASE_POOL_SIZE + 2.
@@ -65,7 +67,12 @@ class Renderings(unittest.TestCase):
         for environment in MESHED:
             with self.subTest(environment=environment):
                 self.assertEqual([], list(facts_metrics.metrics_exist(load(environment), metrics)))
-                self.assertEqual([], list(facts_metrics.autoscaler_is_served(load(environment), metrics)))
+                self.assertEqual([], list(facts_metrics.autoscaler_is_served(load(environment), metrics, self.adapter())))
+
+    def adapter(self) -> dict | None:
+        """What the platform serves to autoscalers, if this tree has the platform."""
+        path = ROOT / "terraform/helm-values/prometheus-adapter.yaml"
+        return yaml.safe_load(path.read_text()) if path.exists() else None
 
     def test_of_both_regions_have_the_same_objects(self):
         east, west = ({(it["kind"], name_of(it)) for it in load(f"production-{region}")} for region in ("us-east-1", "us-west-2"))
@@ -211,9 +218,15 @@ class Mistakes(unittest.TestCase):
                 self.assertTrue(any(part in it for it in found), found)
 
     def test_in_the_autoscalers_metric_are_noticed(self):
-        objects = copy.deepcopy(load("staging"))
+        rule = {"seriesQuery": 'engine_queue_depth{namespace!=""}', "name": {"as": "engine_queue_depth"}}
+        adapter = {"rules": {"custom": [rule]}}
+        objects = load("staging")
+        self.assertEqual([], list(facts_metrics.autoscaler_is_served(objects, page(), adapter)))
+        rule["seriesQuery"] = "engine_qeue_depth"
+        self.assertIn("engine_qeue_depth", "".join(facts_metrics.autoscaler_is_served(objects, page(), adapter)))
         edit("HorizontalPodAutoscaler/engine:spec.metrics.1.pods.metric.name", "engine_queue")(objects)
-        self.assertIn("does not serve", "".join(facts_metrics.autoscaler_is_served(objects, page())))
+        self.assertIn("the adapter does not serve", "".join(facts_metrics.autoscaler_is_served(objects, page(), adapter)))
+        self.assertIn("the engine does not serve", "".join(facts_metrics.autoscaler_is_served(objects, page(), None)))
 
 
 if __name__ == "__main__":

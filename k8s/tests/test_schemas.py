@@ -14,6 +14,8 @@ import unittest
 import helm_python
 import kubernetes_validate
 
+import facts
+import facts_delivery
 import render
 from objects import RENDERED, as_deployment, load, name_of, named
 
@@ -136,11 +138,20 @@ class Values(unittest.TestCase):
         digest = "sha256:" + "0123456789abcdef" * 4
         objects = render.render("production-us-east-1", overrides={"image": {"digest": digest}, "settings": {"ENGINE_COMMITTERS": "3"}})
         pods = named(objects, "Rollout", "engine")["spec"]["template"]
-        self.assertTrue(pods["spec"]["containers"][0]["image"].endswith(f"/engine@{digest}"))
+        self.assertTrue(pods["spec"]["containers"][0]["image"].endswith(f"/engine-production@{digest}"))
         self.assertEqual("3", named(objects, "ConfigMap", "engine-settings")["data"]["ENGINE_COMMITTERS"])
         # A changed setting is a new version of the pods.
         before = named(load("production-us-east-1"), "Rollout", "engine")["spec"]["template"]
         self.assertNotEqual(before["metadata"]["annotations"]["checksum/settings"], pods["metadata"]["annotations"]["checksum/settings"])
+
+    def test_of_a_cache_with_tls_and_a_password_reach_the_engine(self):
+        redis = {"host": "cache.internal", "scheme": "rediss", "passwordProperty": "password", "cidrs": ["10.10.112.0/24"]}
+        objects = render.render("production-us-east-1", overrides={"redis": redis})
+        secret = named(objects, "ExternalSecret", "engine-app")["spec"]
+        self.assertEqual("rediss://:{{ .redis | urlquery }}@cache.internal:6379/0", secret["target"]["template"]["data"]["ENGINE_REDIS_URL"])
+        self.assertEqual([], list(facts.references_exist(objects)))
+        address = "10.10.112.10"
+        self.assertEqual([], list(facts_delivery.network_flows(objects, address, address)))
 
     def test_lint_clean(self):
         for environment in render.ENVIRONMENTS:
