@@ -29,12 +29,14 @@ find "$directory" -mindepth 1 -maxdepth 1 -type d -name '*.part' -exec rm -rf --
 mkdir "$part" || fail "$part cannot be made"
 
 # One session holds the snapshot open: the dump and the sums see the same moment.
-coproc SQL { exec psql --no-psqlrc --quiet --tuples-only --no-align -v ON_ERROR_STOP=1; }
-sql_pid=$SQL_PID
+coproc psql --no-psqlrc --quiet --tuples-only --no-align -v ON_ERROR_STOP=1
+# Bash forgets a coprocess and its pipes the moment it ends: kept here.
+exec {to_sql}>&"${COPROC[1]}" {from_sql}<&"${COPROC[0]}"
+sql_pid=$COPROC_PID
+# psql ends at its first error; writing to it then must fail, not kill.
+trap '' PIPE
 ask() {
-    # psql ends with its input's error: then there is no answer to read.
-    printf '%s\n' "$1" >&"${SQL[1]}" 2>/dev/null || return 1
-    IFS= read -r answer <&"${SQL[0]}"
+    { printf '%s\n' "$1" >&"$to_sql"; } 2>/dev/null && IFS= read -r answer <&"$from_sql"
 }
 ask "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_export_snapshot();" || fail "PostgreSQL does not answer"
 snapshot=$answer
@@ -61,8 +63,8 @@ ask "SELECT json_build_object(
           FROM accounts a JOIN currencies c ON c.id = a.currency_id GROUP BY c.code) AS by_currency));" ||
     fail "the ledger's sums cannot be read"
 manifest=$answer
-printf 'COMMIT;\n' >&"${SQL[1]}"
-exec {SQL[1]}>&-
+ask "COMMIT; SELECT 'ended';" && [ "$answer" = ended ] || fail "the session that held the snapshot was lost"
+printf '%s\n' '\q' >&"$to_sql"
 wait "$sql_pid" || fail "the session that held the snapshot was lost"
 
 (cd "$part" && find dump -type f -print0 | sort -z | xargs -0 sha256sum) >"$part/SHA256SUMS" || fail "no checksums"
