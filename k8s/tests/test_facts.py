@@ -102,6 +102,9 @@ ENGINE = "Rollout/engine"
 FIRST = f"{ENGINE}:{POD}.containers.0"
 # (environment, the mistake, the fact that must notice, part of what it says)
 PLANTED = [
+    ("staging", lambda objects: objects.append(objects[-1]), facts.names_are_unique, "is there twice"),
+    ("staging", edit("Service/engine:metadata.namespace", "default"), facts.names_are_unique, "in the namespace default"),
+    ("staging", edit("CronJob/engine-verify:spec.jobTemplate.spec.template.metadata.labels.app~kubernetes~io/component", "check"), facts.jobs_agree_with_the_engines, "no job does verify"),
     ("staging", edit("Service/engine:spec.selector.app~kubernetes~io/component", "sever"), facts.selectors_match, "Service engine selects the pods of nothing"),
     ("staging", edit("Service/engine-admin:spec.selector", {"app.kubernetes.io/name": "engine"}), facts.selectors_match, "CronJob"),
     ("staging", edit(f"{ENGINE}:spec.selector.matchLabels.app~kubernetes~io/component", "x"), facts.selectors_match, "does not match its own pods"),
@@ -138,7 +141,7 @@ PLANTED = [
     ("staging", edit("VirtualService/engine:spec.http.0.route.0.destination.host", "engin"), facts_delivery.routes_lead_somewhere, "no Service's port"),
     ("staging", edit("VirtualService/engine:spec.http.2.route.0.destination.port.number", 9464), facts_delivery.routes_lead_somewhere, "no Service's port"),
     ("staging", edit("VirtualService/engine:spec.gateways.0", "egnine"), facts_delivery.routes_lead_somewhere, "no Gateway"),
-    ("staging", edit("Gateway/engine:spec.servers.0.hosts.0", "other.example.com"), facts_delivery.routes_lead_somewhere, "no Gateway listens"),
+    ("staging", edit("Gateway/engine:spec.servers.0.hosts.0", "engine.example.com"), facts_delivery.mesh_is_strict, "does not send"),
     ("staging", edit("DestinationRule/engine:spec.host", "x"), facts_delivery.routes_lead_somewhere, "which is no Service"),
     ("production-us-east-1", edit("VirtualService/engine:spec.http.0.route.0.weight", 90), facts_delivery.routes_lead_somewhere, "not 100"),
     ("staging", edit("VirtualService/engine:spec.http.2.retries", None), facts_delivery.retries_are_safe, "nothing says that it may be"),
@@ -203,6 +206,9 @@ class Mistakes(unittest.TestCase):
                     continue
                 self.assertEqual([], before)
                 self.assertTrue(found and (part is None or any(part in it for it in found)), f"not noticed; found {found}")
+
+    def test_are_planted_for_every_fact(self):
+        self.assertEqual(set(), set(EVERYWHERE + IN_THE_MESH) - {fact for _, _, fact, _ in PLANTED})
 
     def test_in_queries_are_noticed(self):
         metrics = page()
