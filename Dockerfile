@@ -32,6 +32,24 @@ RUN touch engine/src/main.rs engine/src/lib.rs \
     && cargo build --release --locked --package engine \
     && strip --strip-debug -o /build/engine-stripped target/release/engine
 
+# The load generator, in an image of its own for the Job of k8s/:
+#
+#   docker build --target loadtest -t engine-loadtest .
+FROM build AS build-loadtest
+COPY loadtest/src loadtest/src
+RUN touch loadtest/src/main.rs \
+    && cargo build --release --locked --package loadtest \
+    && strip --strip-debug -o /build/loadtest-stripped target/release/loadtest
+
+FROM ${RUN_BASE} AS loadtest
+LABEL org.opencontainers.image.title="engine-loadtest" \
+      org.opencontainers.image.description="The load generator of the transaction engine: one run, or a worker of a shared one" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build-loadtest --chmod=0555 /build/loadtest-stripped /usr/local/bin/loadtest
+USER 10001:10001
+ENTRYPOINT ["/usr/local/bin/loadtest"]
+CMD ["--help"]
+
 FROM ${RUN_BASE}
 LABEL org.opencontainers.image.title="engine" \
       org.opencontainers.image.description="A transaction engine: transfers over HTTP, committed in batches to PostgreSQL" \

@@ -119,3 +119,48 @@ target_dir() {
     cargo metadata --format-version 1 --no-deps --offline 2>/dev/null |
         sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
 }
+
+# need_program PROGRAM PACKAGE: installs a Debian package for a program that is missing.
+need_program() {
+    ! command -v "$1" >/dev/null || return 0
+    if [ -n "${ENGINE_NO_INSTALL:-}" ] || ! command -v apt-get >/dev/null; then
+        die "missing: $1. Install $2, then run this again."
+    fi
+    say "Installing with apt: $2 (set ENGINE_NO_INSTALL=1 to be told instead)."
+    as_root apt-get update -q
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$2"
+}
+
+# need_venv FOLDER PACKAGE==VERSION...: a virtual environment with these packages, made
+# anew when they change.
+need_venv() {
+    local folder=$1
+    shift
+    if [ "$(cat "$folder/wanted" 2>/dev/null)" = "$*" ]; then
+        return
+    fi
+    need_program python3 python3
+    python3 -c 'import ensurepip, venv' 2>/dev/null || need_program /usr/lib/python3-venv-is-missing python3-venv
+    say "Installing into $folder: $*"
+    rm -rf -- "$folder"
+    python3 -m venv "$folder"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check "$@"
+    printf '%s' "$*" >"$folder/wanted"
+}
+
+# need_node_modules FOLDER PACKAGE.json: its dependencies in FOLDER/node_modules, made
+# anew when the file changes.
+need_node_modules() {
+    local folder=$1 list=$2
+    if cmp -s "$list" "$folder/package.json" && [ -e "$folder/whole" ]; then
+        return
+    fi
+    need_program node nodejs
+    need_program npm npm
+    say "Installing into $folder what $list names"
+    rm -rf -- "$folder"
+    mkdir -p "$folder"
+    cp "$list" "$folder/package.json"
+    (cd "$folder" && npm install --no-audit --no-fund --ignore-scripts --loglevel=error)
+    touch "$folder/whole"
+}

@@ -1,0 +1,85 @@
+{{/* The engine's pod, the same in a Deployment and in a Rollout. */}}
+{{- define "engine.podTemplate" -}}
+metadata:
+  labels:
+    {{- include "engine.labels" (list . "server") | nindent 4 }}
+  annotations:
+    # A changed setting replaces the pods as a changed image does.
+    checksum/settings: {{ include (print .Template.BasePath "/engine/configmap.yaml") . | sha256sum }}
+    {{- if .Values.istio.enabled }}
+    # The sidecar starts before the engine and ends after it, so a draining engine
+    # can still answer.
+    sidecar.istio.io/nativeSidecar: "true"
+    # Prometheus is not of the mesh; the NetworkPolicy says who may come here.
+    traffic.sidecar.istio.io/excludeInboundPorts: "9464"
+    # PostgreSQL and Redis are not of the mesh: one hop less on every commit, and a
+    # sidecar's restart cuts no commit.
+    traffic.sidecar.istio.io/excludeOutboundPorts: "{{ .Values.database.port }},{{ .Values.redis.port }}"
+    {{- end }}
+spec:
+  serviceAccountName: engine
+  automountServiceAccountToken: false
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ add .Values.preStopSeconds .Values.shutdownGraceSeconds 5 }}
+  securityContext:
+    {{- include "engine.podSecurity" . | nindent 4 }}
+  {{- with .Values.topology.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.topology.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  topologySpreadConstraints:
+    - topologyKey: topology.kubernetes.io/zone
+      maxSkew: 1
+      whenUnsatisfiable: {{ .Values.topology.zoneSpread }}
+      labelSelector:
+        matchLabels:
+          {{- include "engine.selector" (list . "server") | nindent 10 }}
+      # Each version is spread by itself: otherwise the old one's pods decide where
+      # the new one's may be, and what remains of them stands askew.
+      matchLabelKeys: [{{ ternary "pod-template-hash" "rollouts-pod-template-hash" (eq .Values.delivery.strategy "rolling") }}]
+    - topologyKey: kubernetes.io/hostname
+      maxSkew: 1
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          {{- include "engine.selector" (list . "server") | nindent 10 }}
+  containers:
+    - name: engine
+      image: {{ include "engine.image" (dict "image" .Values.image "version" .Chart.AppVersion) }}
+      imagePullPolicy: {{ .Values.image.pullPolicy }}
+      args: [serve]
+      envFrom:
+        - configMapRef: {name: engine-settings}
+        - secretRef: {name: engine-app}
+      ports:
+        - {name: http, containerPort: 5000}
+        - {name: admin, containerPort: 9464}
+      # Slow starts are the database's: two minutes, then a restart tries anew.
+      startupProbe:
+        httpGet: {path: /livez, port: admin}
+        periodSeconds: 2
+        failureThreshold: 60
+      # 503 once the main runtime has been silent for 60 s.
+      livenessProbe:
+        httpGet: {path: /livez, port: admin}
+        periodSeconds: 10
+        timeoutSeconds: 5
+        failureThreshold: 3
+      readinessProbe:
+        httpGet: {path: /readyz, port: admin}
+        periodSeconds: 5
+        timeoutSeconds: 3
+        failureThreshold: 2
+      lifecycle:
+        preStop:
+          # Until no proxy sends anything new here; no shell is needed for it.
+          sleep: {seconds: {{ .Values.preStopSeconds }}}
+      resources:
+        {{- toYaml .Values.resources | nindent 8 }}
+      securityContext:
+        {{- include "engine.containerSecurity" . | nindent 8 }}
+{{- end -}}

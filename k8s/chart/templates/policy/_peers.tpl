@@ -1,0 +1,21 @@
+{{- define "engine.toDatabase" -}}
+- to:
+    {{- if .Values.local.enabled }}
+    - podSelector:
+        matchLabels:
+          {{- include "engine.selector" (list . "postgres") | nindent 10 }}
+    {{- end }}
+    {{- range .Values.database.cidrs }}
+    - ipBlock: {cidr: {{ . }}}
+    {{- end }}
+  ports: [{port: {{ .Values.database.port }}, protocol: TCP}]
+{{- end -}}
+
+{{- define "engine.toIstiod" -}}
+- to:
+    - namespaceSelector:
+        matchLabels: {kubernetes.io/metadata.name: istio-system}
+      podSelector:
+        matchLabels: {app: istiod}
+  ports: [{port: 15012, protocol: TCP}]
+{{- end -}}
