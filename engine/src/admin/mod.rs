@@ -30,8 +30,8 @@ use tokio::sync::{Semaphore, watch};
 
 pub use heartbeat::Heartbeat;
 pub use readiness::{
-    Check, Database, Level, Partitions, Readiness, Redis, Schema, Settings as ReadinessSettings,
-    Verdict, Writes,
+    Check, Database, Level, Partitions, Readiness, Redis, Replication, Schema,
+    Settings as ReadinessSettings, Verdict, Writes,
 };
 
 use crate::telemetry::Stopped;

@@ -75,6 +75,18 @@ pub enum Writes {
     Refused,
 }
 
+/// What commits rest on, in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Replication {
+    /// Not asked, or nobody to ask.
+    #[default]
+    Unknown,
+    /// As much as is demanded.
+    Enough(String),
+    /// Less: nothing is committed.
+    Short(String),
+}
+
 /// How far partitions are prepared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Partitions {
@@ -162,11 +174,12 @@ pub struct Readiness {
     ready: AtomicBool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct State {
     database: Database,
     schema: Schema,
     writes: Writes,
+    replication: Replication,
     /// The database's clock minus ours, in milliseconds.
     clock_skew_ms: Option<i64>,
     partitions: [Partitions; PartitionedTable::ALL.len()],
@@ -200,6 +213,11 @@ impl Readiness {
         self.update(|state| state.writes = writes);
     }
 
+    /// Reports what commits rest on.
+    pub fn set_replication(&self, replication: Replication) {
+        self.update(|state| state.replication = replication);
+    }
+
     /// Reports the database's clock minus ours, in milliseconds.
     pub fn set_clock_skew_ms(&self, skew_ms: i64) {
         self.update(|state| state.clock_skew_ms = Some(skew_ms));
@@ -231,13 +249,13 @@ impl Readiness {
 
     /// Every dependency, in the order in which to mend them.
     pub fn checks(&self) -> Vec<Check> {
-        let state = *self.lock();
+        let state = self.lock().clone();
         self.checks_of(&state)
     }
 
     /// Copies the state into metrics; asked at every scrape.
     pub fn publish(&self, metrics: &Metrics) {
-        let state = *self.lock();
+        let state = self.lock().clone();
         let database = &metrics.database;
         database.up.set(flag(state.database == Database::Up));
         database
@@ -271,7 +289,7 @@ impl Readiness {
 
     fn update(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.lock();
-        let old = *state;
+        let old = state.clone();
         change(&mut state);
         if *state == old {
             // Reports repeat; only news is worth the words below.
@@ -312,6 +330,7 @@ impl Readiness {
             check("database", database(state.database)),
             check("schema", schema(state.schema)),
             check("writable", writable(state.writes)),
+            check("replication", replication(&state.replication)),
             check("clock_skew", self.clock_skew(state.clock_skew_ms)),
             check("partitions_ahead", self.partitions(&state.partitions)),
             check("redis", redis(state.redis)),
@@ -413,6 +432,14 @@ fn writable(state: Writes) -> Finding {
     }
 }
 
+fn replication(state: &Replication) -> Finding {
+    match state {
+        Replication::Unknown => failed("not known yet"),
+        Replication::Enough(detail) => ok(detail.clone()),
+        Replication::Short(detail) => failed(detail.clone()),
+    }
+}
+
 fn redis(state: Redis) -> Finding {
     match state {
         Redis::NotConfigured => ok("not configured"),
@@ -441,6 +468,7 @@ mod tests {
         readiness.set_database(Database::Up);
         readiness.set_schema(Schema::Current(2));
         readiness.set_writes(Writes::Accepted);
+        readiness.set_replication(Replication::Enough("none".to_owned()));
         readiness.set_clock_skew_ms(0);
         for table in PartitionedTable::ALL {
             readiness.set_partitions(*table, Partitions::Ahead(3));
@@ -464,7 +492,8 @@ mod tests {
     #[test]
     fn an_engine_is_unready_until_every_dependency_has_been_reported() {
         type Report = fn(&Readiness);
-        let reports: [Report; 7] = [
+        let reports: [Report; 8] = [
+            |readiness| readiness.set_replication(Replication::Enough("none".to_owned())),
             |readiness| readiness.set_database(Database::Up),
             |readiness| readiness.set_schema(Schema::Current(2)),
             |readiness| readiness.set_writes(Writes::Accepted),

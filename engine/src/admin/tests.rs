@@ -49,6 +49,7 @@ fn make_ready(readiness: &Readiness) {
     readiness.set_database(Database::Up);
     readiness.set_schema(Schema::Current(2));
     readiness.set_writes(Writes::Accepted);
+    readiness.set_replication(Replication::Enough("none".to_owned()));
     readiness.set_clock_skew_ms(0);
     for table in PartitionedTable::ALL {
         readiness.set_partitions(*table, Partitions::Ahead(3));

@@ -232,7 +232,16 @@ impl Admission {
         // Both ways every item is read the same: answered, cancelled or unknown.
         let left = deadline.saturating_duration_since(now);
         drop(tokio::time::timeout(left, submission.wait()).await);
-        Ok(waiting.0.abandon())
+        let mut answers = waiting.0.abandon();
+        if !self.gate.committers.is_connected() {
+            for answer in &mut answers {
+                // Certainly not applied either way; this one says what to look at.
+                if matches!(answer, Answer::Failed(Failure::DeadlineExceeded)) {
+                    *answer = Answer::Failed(Failure::DatabaseUnavailable);
+                }
+            }
+        }
+        Ok(answers)
     }
 
     fn admit(&self, transfers: usize) -> Result<Permit, Refused> {

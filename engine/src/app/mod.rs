@@ -28,14 +28,14 @@ use crate::admission::{Admission, AdmissionSettings};
 use crate::batch::{BatchSettings, Committers, Policy};
 use crate::cache::{Balances, CacheError};
 use crate::clock::Clock;
-use crate::config::ServeConfig;
-use crate::config::{AccessLog, LogFormat};
+use crate::config::{self, AccessLog, DatabaseUrl, LogFormat, ServeConfig};
 use crate::http;
 use crate::lock_queue::{BatchLimits, LockQueue};
 use crate::store::commit::{CommitSession, CommitSettings, OpenError, session_parameters};
 use crate::store::link::{Link, LinkError};
 use crate::store::migrate::{SchemaError, check_schema};
 use crate::store::read::{ReadSettings, Reader};
+use crate::store::route::{self, Lookout, LookoutSettings, Route};
 use crate::store::wire::SessionSettings;
 use crate::supervisor::Supervisor;
 use crate::telemetry::{self, access_log, exporter, logs, metrics};
@@ -55,6 +55,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(5);
 /// The server ends a statement at `statement_timeout`; silence for this much
 /// longer means that the server, or the way to it, is gone.
 const SILENCE_MARGIN: Duration = Duration::from_secs(2);
+/// A replica that has no session free by then is busier than the primary.
+const REPLICA_WAIT_MAX: Duration = Duration::from_millis(250);
 /// For the last lines of the access log.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
@@ -197,8 +199,9 @@ impl Engine {
             .database_url
             .parsed()
             .map_err(AppError::DatabaseUrl)?;
-        check_database(config, &database).await?;
-        let reader = Reader::connect(&read_settings(config, database.clone()), clock.clone());
+        let (primary, replica, outlook) = watch_database(config, database, &supervisor)?;
+        check_database(config, &primary).await?;
+        let reader = new_reader(config, primary.clone(), replica, clock.clone());
         let balances = start_cache(config, &supervisor)?;
         let history = Arc::new(History::new(balances.clone(), reader.clone()));
         let batches = Batches::new(
@@ -207,7 +210,7 @@ impl Engine {
             Arc::clone(&readiness),
             Arc::clone(&history),
         );
-        let committers = new_committers(config, database, Arc::new(batches));
+        let committers = new_committers(config, primary.clone(), Arc::new(batches));
         let admission = Admission::new(
             admission_settings(config),
             committers.clone(),
@@ -235,7 +238,9 @@ impl Engine {
             reader: reader.clone(),
             history,
             readiness: Arc::clone(&readiness),
-            database_url: config.database_url.clone(),
+            route: primary,
+            outlook,
+            durability: durability(config),
         }
         .start(&supervisor, metrics);
         let admin = start_admin(config, &readiness, &supervisor)?;
@@ -333,18 +338,47 @@ fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, App
     })
 }
 
-/// Reachable, the password right, no pooler, the schema known.
-async fn check_database(
+/// From here on it is known which server takes writes, and which replica follows.
+fn watch_database(
     config: &ServeConfig,
-    database: &tokio_postgres::Config,
-) -> Result<(), AppError> {
-    let link = Link::open(config.database_url.expose())
-        .await
-        .map_err(AppError::Link)?;
+    database: tokio_postgres::Config,
+    supervisor: &Supervisor,
+) -> Result<(Route, Route, watch::Receiver<route::Outlook>), AppError> {
+    let (lookout, primary, replica) = Lookout::new(lookout_settings(config, database)?);
+    let outlook = lookout.outlook();
+    supervisor.spawn_loop("lookout", lookout.run());
+    Ok((primary, replica, outlook))
+}
+
+fn new_reader(config: &ServeConfig, primary: Route, replica: Route, clock: Clock) -> Reader {
+    let reader = Reader::connect(&read_settings(config, primary), clock);
+    if config.database_read_url.is_none() {
+        return reader;
+    }
+    reader.with_replica(&replica_settings(config, replica))
+}
+
+/// Reachable, the password right, no pooler, the schema known.
+async fn check_database(config: &ServeConfig, route: &Route) -> Result<(), AppError> {
+    // Whichever takes writes; if none does, whoever answers can tell the rest.
+    let limit = config.tuning.database.database_connect_timeout;
+    drop(tokio::time::timeout(limit, route.some_target()).await);
+    let link = match Link::to_primary(route).await {
+        Ok(link) => link,
+        Err(_) => Link::open(config.database_url.expose())
+            .await
+            .map_err(AppError::Link)?,
+    };
     // Before the schema, for a pooler can make that look wrong. Only a pooler
     // keeps the engine from starting: what else a committer would meet may be
     // mended while the engine runs and answers what it can.
-    let session = CommitSession::open(&batch_settings(config, database.clone()).commit).await;
+    let way = if route.leads_somewhere() {
+        route.clone()
+    } else {
+        // A pooler may not even let the lookout in, and says why to who asks.
+        Route::direct(route.config().clone())
+    };
+    let session = CommitSession::open(&batch_settings(config, way).commit).await;
     if let Err(error @ OpenError::Pooler(_)) = session {
         return Err(AppError::Pooler(error));
     }
@@ -376,14 +410,10 @@ fn start_admin(
     admin::start(listener, admin::Settings::default(), sources).map_err(AppError::Thread)
 }
 
-fn new_committers(
-    config: &ServeConfig,
-    database: tokio_postgres::Config,
-    observer: Arc<Batches>,
-) -> Committers {
+fn new_committers(config: &ServeConfig, route: Route, observer: Arc<Batches>) -> Committers {
     Committers::new(
         LockQueue::new(batch_limits(config)),
-        batch_settings(config, database),
+        batch_settings(config, route),
         observer,
         Clock::System,
     )
@@ -453,7 +483,7 @@ fn batch_limits(config: &ServeConfig) -> BatchLimits {
     }
 }
 
-fn batch_settings(config: &ServeConfig, database: tokio_postgres::Config) -> BatchSettings {
+fn batch_settings(config: &ServeConfig, route: Route) -> BatchSettings {
     let (batch, limits) = (&config.tuning.batch, &config.tuning.database);
     BatchSettings {
         policy: Policy {
@@ -464,7 +494,7 @@ fn batch_settings(config: &ServeConfig, database: tokio_postgres::Config) -> Bat
         backoff_min: BACKOFF_MIN,
         commit: CommitSettings {
             session: SessionSettings {
-                config: database,
+                route,
                 connect_timeout: limits.database_connect_timeout,
                 round_trip_timeout: limits.statement_timeout.saturating_add(SILENCE_MARGIN),
                 parameters: session_parameters(
@@ -479,10 +509,50 @@ fn batch_settings(config: &ServeConfig, database: tokio_postgres::Config) -> Bat
     }
 }
 
-fn read_settings(config: &ServeConfig, database: tokio_postgres::Config) -> ReadSettings {
+fn durability(config: &ServeConfig) -> route::Durability {
+    match config.tuning.database.durability {
+        config::Durability::Auto => route::Durability::Auto,
+        config::Durability::SyncStandby => route::Durability::SyncStandby,
+        config::Durability::Storage => route::Durability::Storage,
+        config::Durability::Async => route::Durability::Async,
+    }
+}
+
+fn lookout_settings(
+    config: &ServeConfig,
+    database: tokio_postgres::Config,
+) -> Result<LookoutSettings, AppError> {
+    let limits = &config.tuning.database;
+    let replicas = config.database_read_url.as_ref();
+    Ok(LookoutSettings {
+        database,
+        replicas: replicas
+            .map(DatabaseUrl::parsed)
+            .transpose()
+            .map_err(AppError::DatabaseUrl)?,
+        failover_detect: limits.database_failover_detect,
+        connect_timeout: limits.database_connect_timeout,
+        replica_lag_max: limits.replica_lag_max,
+        durability: durability(config),
+    })
+}
+
+fn replica_settings(config: &ServeConfig, route: Route) -> ReadSettings {
+    let settings = read_settings(config, route);
+    ReadSettings {
+        // A part of the deadline is left for the primary.
+        connect_timeout: settings.connect_timeout.min(REPLICA_WAIT_MAX),
+        connection_wait_max: settings.connection_wait_max.min(REPLICA_WAIT_MAX),
+        statement_timeout: settings.statement_timeout / 2,
+        operation_timeout: settings.operation_timeout / 2,
+        ..settings
+    }
+}
+
+fn read_settings(config: &ServeConfig, route: Route) -> ReadSettings {
     let limits = &config.tuning.database;
     let deadline = config.tuning.admission.request_deadline;
-    let defaults = ReadSettings::new(database);
+    let defaults = ReadSettings::through(route);
     ReadSettings {
         connections_max: usize::from(limits.database_pool_size),
         connect_timeout: limits.database_connect_timeout.min(deadline),

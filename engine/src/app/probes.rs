@@ -3,22 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
-use crate::admin::{Database, Partitions, Readiness, Redis, Schema, Writes};
+use crate::admin::{Database, Partitions, Readiness, Redis, Replication, Schema, Writes};
 use crate::admission::Admission;
 use crate::batch::Committers;
 use crate::cache::{Balances, BreakerState};
-use crate::config::DatabaseUrl;
 use crate::http::{Edge, Ledger, Observer};
 use crate::store::link::Link;
 use crate::store::maintain::{PartitionsAhead, partitions_ahead};
 use crate::store::migrate::{SchemaError, check_schema, version};
 use crate::store::read::Reader;
+use crate::store::route::{Durability, Facts, Mode, Outlook, Route};
 use crate::supervisor::Supervisor;
 use crate::telemetry::exporter;
 use crate::telemetry::label::{
-    self, CacheError, CachePut, CacheRead, PartitionedTable, PoolConnection,
+    self, CacheError, CachePut, CacheRead, Label as _, PartitionedTable, PoolConnection,
+    ReadServer, ReplicationMode,
 };
 use crate::telemetry::metrics::{Metrics, flag, number};
 
@@ -40,7 +42,9 @@ pub(super) struct Probes {
     pub(super) reader: Reader,
     pub(super) history: Arc<History>,
     pub(super) readiness: Arc<Readiness>,
-    pub(super) database_url: DatabaseUrl,
+    pub(super) route: Route,
+    pub(super) outlook: watch::Receiver<Outlook>,
+    pub(super) durability: Durability,
 }
 
 /// At each scrape: how much of the budget for bodies is taken.
@@ -50,6 +54,45 @@ pub(super) fn watch_bodies<L: Ledger, O: Observer>(edge: Arc<Edge<L, O>>) {
         metrics.requests.body_bytes.set(number(used));
         metrics.requests.body_bytes_max.set(number(max));
     }));
+}
+
+/// What the lookout saw, as numbers; not a number where nothing is known.
+fn publish_outlook(seen: &Outlook, metrics: &Metrics) {
+    let database = &metrics.database;
+    let facts = seen.primary.as_ref().map(|(_, facts)| facts);
+    for mode in ReplicationMode::ALL {
+        let is_it = facts.is_some_and(|facts| label_of(facts.replication.mode()) == *mode);
+        database.replication_mode.get(*mode).set(flag(is_it));
+    }
+    let seconds = |duration: Option<Duration>| duration.map_or(f64::NAN, |d| d.as_secs_f64());
+    let count = |count: Option<u32>| count.map_or(f64::NAN, f64::from);
+    let replication = facts.map(|facts| facts.replication);
+    database
+        .replication_lag
+        .set(seconds(replication.and_then(|replication| replication.lag)));
+    database
+        .standbys
+        .set(count(replication.map(|replication| replication.following)));
+    database.sync_standbys.set(count(
+        replication.and_then(|replication| replication.sync_following),
+    ));
+    database
+        .timeline
+        .set(count(facts.and_then(|facts| facts.writes_timeline)));
+    database
+        .durable
+        .set(flag(facts.is_some() && seen.shortfall.is_none()));
+    database.replica_lag.set(seconds(seen.replica_lag));
+}
+
+const fn label_of(mode: Mode) -> ReplicationMode {
+    match mode {
+        Mode::Synchronous => ReplicationMode::Synchronous,
+        Mode::Storage => ReplicationMode::Storage,
+        Mode::Asynchronous => ReplicationMode::Asynchronous,
+        Mode::Alone => ReplicationMode::None,
+        Mode::Unsafe => ReplicationMode::FsyncOff,
+    }
 }
 
 impl Probes {
@@ -73,17 +116,19 @@ impl Probes {
         }));
     }
 
+    /// Tells what the lookout concludes, at every change and once a second: the
+    /// cache must hear of another history even while nobody commits.
     async fn watch_database(&self, metrics: &'static Metrics) {
+        let mut outlook = self.outlook.clone();
+        let mut epoch = None;
         loop {
-            // Asked for its history, not only whether it is there: readers follow a
-            // promoted standby by themselves, and the cache must hear of it even
-            // while nobody commits.
-            let identity = self.reader.identity().await.ok();
-            let up = identity.is_some();
-            if let Some(identity) = identity {
+            let seen = outlook.borrow_and_update().clone();
+            let facts = seen.primary.as_ref().map(|(_, facts)| facts);
+            if let Some(identity) = facts.and_then(Facts::identity) {
                 self.history.is(identity);
             }
-            let writable = self.committers.is_connected();
+            let up = facts.is_some() && !seen.doubtful;
+            let writable = up && self.committers.is_connected();
             self.readiness
                 .set_database(if up { Database::Up } else { Database::Down });
             self.readiness.set_writes(if writable {
@@ -91,10 +136,46 @@ impl Probes {
             } else {
                 Writes::Refused
             });
+            self.readiness.set_replication(self.replication(&seen));
             metrics.database.up.set(flag(up));
             metrics.database.writable.set(flag(writable));
-            sleep(PING_EVERY).await;
+            publish_outlook(&seen, metrics);
+            let moved = epoch
+                .replace(seen.epoch)
+                .is_some_and(|was| was != seen.epoch);
+            if moved && up {
+                metrics.database.failovers.increment(1);
+            }
+            // A lost lookout is a lost engine: the supervisor stops it.
+            drop(timeout(PING_EVERY, outlook.changed()).await);
+            // Its news come many times a second; committers follow within one turn.
+            sleep(PING_EVERY / 20).await;
         }
+    }
+
+    /// What the guarantees rest on, in words.
+    fn replication(&self, seen: &Outlook) -> Replication {
+        let Some((target, facts)) = &seen.primary else {
+            return Replication::Unknown;
+        };
+        if let Some(shortfall) = &seen.shortfall {
+            return Replication::Short(format!(
+                "--durability {} is not met, nothing is committed: {shortfall}",
+                self.durability
+            ));
+        }
+        let replication = &facts.replication;
+        let mut detail = format!(
+            "{} on {target}, timeline {}, {} following",
+            replication.mode().as_str(),
+            facts.writes_timeline.unwrap_or_default(),
+            replication.following
+        );
+        if let Some(lag) = replication.lag {
+            detail.push_str(&format!(", {} ms behind", lag.as_millis()));
+        }
+        detail.push_str(&format!("; --durability {}", self.durability));
+        Replication::Enough(detail)
     }
 
     async fn watch_schema(&self, metrics: &'static Metrics) {
@@ -106,7 +187,7 @@ impl Probes {
 
     /// `None` if the database could not be asked.
     async fn look_at_schema(&self, metrics: &'static Metrics) -> Option<()> {
-        let link = Link::open(self.database_url.expose()).await.ok()?;
+        let link = Link::to_primary(&self.route).await.ok()?;
         let schema = match check_schema(&link.client).await {
             Ok(()) => Some(Schema::Current(u32::try_from(version()).unwrap_or(0))),
             Err(SchemaError::TooOld { applied, .. }) => {
@@ -215,6 +296,10 @@ impl Probes {
             .set(number(in_use));
         metrics.pool.connections_max.set(number(pool.size_max));
         metrics.pool.waiting.set(number(pool.waiting));
+        let (by_replica, by_primary) = self.reader.replica_reads();
+        let reads = &metrics.pool.reads;
+        reads.get(ReadServer::Replica).absolute(by_replica);
+        reads.get(ReadServer::Primary).absolute(by_primary);
         self.publish_cache(metrics);
     }
 

@@ -138,7 +138,9 @@ impl Committers {
     /// Whether any committer has a session with a writable database.
     #[must_use]
     pub fn is_connected(&self) -> bool {
+        // An idle committer notices only at its next batch that its server was left.
         self.shared.connected.load(Ordering::Relaxed) > 0
+            && self.shared.settings.commit.takes_commits()
     }
 
     /// Batches being committed now.
@@ -514,12 +516,15 @@ impl Worker {
             if part.tickets.iter().all(Ticket::is_abandoned) {
                 return false;
             }
+            if self.session.as_ref().is_some_and(CommitSession::is_left) {
+                self.disconnect("its server was left");
+            }
             if self.session.is_some() || self.connect().await {
                 return true;
             }
             self.stand_aside();
             tries = tries.saturating_add(1);
-            tokio::time::sleep(self.backoff(tries)).await;
+            self.pause(tries).await;
         }
     }
 
@@ -539,8 +544,14 @@ impl Worker {
                 self.shared.nudge();
             }
             tries = tries.saturating_add(1);
-            tokio::time::sleep(self.backoff(tries)).await;
+            self.pause(tries).await;
         }
+    }
+
+    /// Between attempts to connect: no longer than until there is another primary.
+    async fn pause(&self, tries: u32) {
+        let backoff = self.backoff(tries);
+        self.shared.settings.commit.pause(backoff).await;
     }
 
     async fn connect(&mut self) -> bool {

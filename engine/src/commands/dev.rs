@@ -242,6 +242,7 @@ fn serve_config(config: &DevConfig, servers: &Servers) -> Result<ServeConfig, Fa
         url
     });
     Ok(ServeConfig {
+        database_read_url: None,
         database_url,
         redis_url,
         migrate_database_url: None,

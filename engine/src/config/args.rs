@@ -88,7 +88,9 @@ SIGTERM or Ctrl-C: /readyz turns 503, what was accepted is answered, then it sto
 pub(super) struct ServeArgs {
     /// PostgreSQL of the ledger, as the least-privileged role of sql/roles.sql
     ///
-    /// Several hosts may be given (host1,host2); the engine uses whichever is writable.
+    /// Several hosts may be given (host1:port,host2:port): the engine uses the one that takes
+    /// writes and follows when another does, without a restart. Names are resolved again at each
+    /// attempt.
     #[arg(
         long,
         env = "ENGINE_DATABASE_URL",
@@ -96,6 +98,18 @@ pub(super) struct ServeArgs {
         value_name = "URL"
     )]
     pub(super) database_url: DatabaseUrl,
+
+    /// PostgreSQL replicas to read history, transfers and account lists from
+    ///
+    /// Asked only while not further behind than --replica-lag-max; balances and every decision
+    /// stay with the primary. Same role and database as --database-url.
+    #[arg(
+        long,
+        env = "ENGINE_DATABASE_READ_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub(super) database_read_url: Option<DatabaseUrl>,
 
     /// Redis for balances; without it every balance is read from PostgreSQL
     ///

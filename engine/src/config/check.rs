@@ -98,6 +98,9 @@ pub(super) fn retention(value: Duration) -> Result<(), ConfigError> {
 
 pub(super) fn serve(config: &ServeConfig) -> Result<(), ConfigError> {
     database_url("--database-url", &config.database_url)?;
+    if let Some(url) = &config.database_read_url {
+        database_url("--database-read-url", url)?;
+    }
     if let Some(url) = &config.redis_url {
         redis_url("--redis-url", url)?;
     }
@@ -197,6 +200,16 @@ fn waits(tuning: &Tuning) -> Result<(), ConfigError> {
         "--database-connect-timeout",
         database.database_connect_timeout,
         (MS, HOUR),
+    )?;
+    within(
+        "--database-failover-detect",
+        database.database_failover_detect,
+        (200 * MS, HOUR),
+    )?;
+    within(
+        "--replica-lag-max",
+        database.replica_lag_max,
+        (500 * MS, HOUR),
     )?;
     within(
         "--cache-ttl",

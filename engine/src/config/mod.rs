@@ -25,7 +25,8 @@ pub use check::{
     IDEMPOTENCY_RETENTION_MIN,
 };
 pub use tuning::{
-    AccessLog, Admission, Batch, Cache, Database, LogArgs, LogFormat, LogLevel, Network, Tuning,
+    AccessLog, Admission, Batch, Cache, Database, Durability, LogArgs, LogFormat, LogLevel,
+    Network, Tuning,
 };
 pub use value::{DatabaseUrl, RedisUrl};
 
@@ -55,6 +56,8 @@ pub enum Command {
 pub struct ServeConfig {
     /// The ledger, as the serving role.
     pub database_url: DatabaseUrl,
+    /// Replicas of it for lists and look-ups.
+    pub database_read_url: Option<DatabaseUrl>,
     /// The cache; `None`: every balance is read from PostgreSQL.
     pub redis_url: Option<RedisUrl>,
     /// The ledger as its owner: set exactly when the schema is to be migrated
@@ -259,6 +262,7 @@ fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
     };
     let config = ServeConfig {
         database_url: args.database_url,
+        database_read_url: args.database_read_url,
         redis_url: args.redis_url,
         migrate_database_url,
         tuning: args.tuning,

@@ -100,6 +100,13 @@ fn waits_fit_into_each_other() {
     check_serve(&["--request-deadline", "3601s"], Some("--request-deadline"));
     check_serve(&["--cache-timeout", "10s"], Some("--cache-timeout"));
     check_serve(&["--cache-ttl", "999ms"], Some("--cache-ttl"));
+    check_serve(&["--database-failover-detect", "200ms"], None);
+    check_serve(
+        &["--database-failover-detect", "199ms"],
+        Some("--database-failover-detect"),
+    );
+    check_serve(&["--replica-lag-max", "500ms"], None);
+    check_serve(&["--replica-lag-max", "499ms"], Some("--replica-lag-max"));
 }
 
 #[test]

@@ -59,6 +59,19 @@ pub enum AccessLog {
     All,
 }
 
+/// What an acknowledged transfer must be safe on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Durability {
+    /// Whatever the server gives.
+    Auto,
+    /// A synchronous standby.
+    SyncStandby,
+    /// Replicated storage.
+    Storage,
+    /// The server's own disk.
+    Async,
+}
+
 /// How the process reports on itself.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 #[command(next_help_heading = "Logs")]
@@ -272,6 +285,32 @@ pub struct Database {
     #[arg(long, env = "ENGINE_DATABASE_CONNECT_TIMEOUT", default_value = "3s",
           value_name = "TIME", value_parser = value::duration)]
     pub database_connect_timeout: Duration,
+
+    /// A primary that says nothing for so long is given up: its sessions are cut, others tried
+    ///
+    /// A server that says it is a standby, a link that breaks, and a promoted standby are noticed
+    /// within a fifth of a second, whatever this is.
+    #[arg(long, env = "ENGINE_DATABASE_FAILOVER_DETECT", default_value = "3s",
+          value_name = "TIME", value_parser = value::duration)]
+    pub database_failover_detect: Duration,
+
+    /// A replica of --database-read-url further behind than this is not asked
+    #[arg(long, env = "ENGINE_REPLICA_LAG_MAX", default_value = "1s",
+          value_name = "TIME", value_parser = value::duration)]
+    pub replica_lag_max: Duration,
+
+    /// What an acknowledged transfer must be safe on; with less in force nothing is committed
+    ///
+    /// auto: whatever the server gives, shown on /readyz. sync-standby: a synchronous standby.
+    /// storage: replicated storage, which PostgreSQL cannot see (RDS Multi-AZ, Aurora). async:
+    /// the server's own disk; a failover may lose the newest. Unmet: 503 `database_unavailable`.
+    #[arg(
+        long,
+        env = "ENGINE_DURABILITY",
+        default_value = "auto",
+        value_name = "LEVEL"
+    )]
+    pub durability: Durability,
 
     /// Connections for reads; the committers have their own
     ///

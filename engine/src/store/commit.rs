@@ -27,6 +27,7 @@ use uuid::Uuid;
 pub use self::write::Write;
 
 use super::periods::{Period, Periods, PeriodsMoved};
+use super::route::{Lifeline, Route, Target};
 use super::wire::encode::oid;
 use super::wire::{
     Answer, Connection, Row, ServerError, SessionSettings, TransactionState, WireError,
@@ -177,6 +178,8 @@ pub fn session_parameters(
 ) -> Vec<(String, String)> {
     let ms = |limit: Duration| limit.as_millis().max(1).to_string();
     [
+        // A fixed name of their own: `commit_evict_stalled` knows them by it.
+        ("application_name", "engine-commit".into()),
         ("lock_timeout", ms(lock_timeout)),
         ("statement_timeout", ms(statement_timeout)),
         (
@@ -201,8 +204,12 @@ pub fn session_parameters(
 pub enum OpenError {
     /// No host took the connection; the last one's reason.
     Unreachable(WireError),
-    /// Hosts answer, none of them takes writes.
+    /// That host answers and takes no writes.
     NoWritableHost,
+    /// The lookout knows of no host that takes writes; why, in words.
+    NoPrimary(String),
+    /// A commit would be less durable than `--durability` demands; what is missing.
+    NotDurable(String),
     /// Something between engine and server hands out its own sessions, and what
     /// it said if it would not even give one.
     Pooler(Option<Box<ServerError>>),
@@ -216,6 +223,14 @@ impl std::fmt::Display for OpenError {
             Self::Unreachable(error) => write!(formatter, "connect to --database-url: {error}"),
             Self::NoWritableHost => formatter.write_str(
                 "connect to --database-url: every host that answers is a standby or read-only",
+            ),
+            Self::NoPrimary(trouble) => write!(
+                formatter,
+                "connect to --database-url: no host takes writes: {trouble}"
+            ),
+            Self::NotDurable(shortfall) => write!(
+                formatter,
+                "--durability is not met, nothing is committed: {shortfall}"
             ),
             Self::Pooler(said) => {
                 formatter.write_str("connect to --database-url: a pooler answers there")?;
@@ -337,6 +352,7 @@ impl DatabaseClock {
 #[derive(Debug)]
 pub struct CommitSession {
     connection: Connection,
+    route: Route,
     periods: Periods,
     currencies: Currencies,
     engine_id: Uuid,
@@ -349,31 +365,53 @@ pub struct CommitSession {
     commit_ids: Vec<i64>,
 }
 
+impl CommitSettings {
+    /// Whether a server is known that may be committed to.
+    #[must_use]
+    pub fn takes_commits(&self) -> bool {
+        self.session.route.takes_commits()
+    }
+
+    /// Waits that long, or less if another server takes writes meanwhile.
+    pub async fn pause(&self, limit: Duration) {
+        self.session.route.pause(limit).await;
+    }
+}
+
 impl CommitSession {
     /// Finds the writable host and prepares every statement.
     ///
     /// # Errors
     /// [`OpenError`]; nothing was written.
     pub async fn open(settings: &CommitSettings) -> Result<Self, OpenError> {
-        let hosts = settings.session.config.get_hosts().len().max(1);
+        let route = &settings.session.route;
         let limit = settings.session.connect_timeout;
-        let mut worst = OpenError::NoWritableHost;
-        for host_index in 0..hosts {
+        let (targets, lifeline) = route.targets().await;
+        let mut worst = None;
+        for target in targets {
             // One limit for all of it: a host that half works must not keep the
             // engine from the one that does.
-            let opened = tokio::time::timeout(limit, Self::open_host(settings, host_index)).await;
+            let opened = Self::open_at(settings, &target, lifeline.clone());
+            let opened = tokio::time::timeout(limit, opened).await;
             match opened.unwrap_or(Err(OpenError::Unreachable(WireError::Timeout(limit)))) {
                 Ok(session) => return Ok(session),
                 // What answers tells more than what does not.
-                Err(OpenError::Unreachable(_)) if host_index > 0 => {}
-                Err(error) => worst = error,
+                Err(OpenError::Unreachable(_)) if worst.is_some() => {}
+                Err(error) => worst = Some(error),
             }
         }
-        Err(worst)
+        Err(worst.unwrap_or_else(|| OpenError::NoPrimary(route.trouble())))
     }
 
-    async fn open_host(settings: &CommitSettings, host_index: usize) -> Result<Self, OpenError> {
-        let mut connection = Connection::connect(&settings.session, host_index)
+    async fn open_at(
+        settings: &CommitSettings,
+        target: &Target,
+        lifeline: Lifeline,
+    ) -> Result<Self, OpenError> {
+        if let Some(shortfall) = settings.session.route.shortfall() {
+            return Err(OpenError::NotDurable(shortfall));
+        }
+        let mut connection = Connection::connect(&settings.session, target, lifeline)
             .await
             .map_err(not_connected)?;
         let facts = prove_writable(&mut connection).await?;
@@ -401,6 +439,7 @@ impl CommitSession {
             .map_err(OpenError::Schema)?;
         let mut session = Self {
             connection,
+            route: settings.session.route.clone(),
             periods: Periods::new(settings.idempotency_retention),
             currencies,
             engine_id: settings.engine_id,
@@ -412,6 +451,12 @@ impl CommitSession {
         };
         session.load_periods().await.map_err(OpenError::Schema)?;
         Ok(session)
+    }
+
+    /// Whether its server was left: it commits nothing more.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        self.connection.is_left()
     }
 
     /// Which history this session writes to.
@@ -463,6 +508,9 @@ impl CommitSession {
     /// # Errors
     /// [`StepError`], never `Unknown`: nothing can have been committed.
     pub async fn lock(&mut self, ask: &Ask) -> Result<Locked, StepError> {
+        if let Some(shortfall) = self.route.shortfall() {
+            return Err(StepError::Lost(WireError::Refused(shortfall)));
+        }
         let live = self.periods.live(self.database_clock.about_ms());
         let commit_id = self.next_commit_id().await.map_err(StepError::Lost)?;
         let steps = self.ask_lock(ask, &live).map_err(StepError::Lost)?;
@@ -816,6 +864,7 @@ fn not_connected(error: WireError) -> OpenError {
         WireError::Server(said) if said.sqlstate == "08P01" => OpenError::Pooler(Some(said)),
         WireError::Io(_)
         | WireError::Timeout(_)
+        | WireError::Left
         | WireError::Protocol(_)
         | WireError::Refused(_)
         | WireError::Server(_) => OpenError::Unreachable(error),

@@ -12,8 +12,11 @@ use std::fmt;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
+
+use super::route::{Route, Target};
 
 /// How long one host may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,19 +39,56 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects to `url` (`postgres://...` or `host=... user=...`).
+    /// Connects to `url` (`postgres://...` or `host=... user=...`). Of several hosts
+    /// the first that takes writes, else the first that answers.
     ///
     /// # Errors
     /// [`LinkError`] says which part of the URL to look at.
     pub async fn open(url: &str) -> Result<Self, LinkError> {
         let mut config: Config = url.parse().map_err(LinkError::InvalidUrl)?;
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(CONNECT_TIMEOUT);
+        let (targets, _) = Route::direct(config.clone()).targets().await;
+        let asked_for = config.get_target_session_attrs();
+        let mut failed = None;
+        if 1 < targets.len() {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+            for target in &targets {
+                match Self::connect(target, &config).await {
+                    Ok(link) => return Ok(link),
+                    Err(error) => failed = Some(error),
+                }
+            }
         }
+        config.target_session_attrs(asked_for);
+        for target in &targets {
+            match Self::connect(target, &config).await {
+                Ok(link) => return Ok(link),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or(LinkError::NoAddress))
+    }
+
+    /// Connects to the server that takes writes, as far as the lookout knows.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn to_primary(route: &Route) -> Result<Self, LinkError> {
+        let (targets, _) = route.targets().await;
+        let target = targets.first().ok_or(LinkError::NoAddress)?;
+        Self::connect(target, route.config()).await
+    }
+
+    async fn connect(target: &Target, config: &Config) -> Result<Self, LinkError> {
+        let mut config = target.narrow(config);
+        config.connect_timeout(CONNECT_TIMEOUT);
         if config.get_application_name().is_none() {
             config.application_name("engine");
         }
-        let (client, connection) = config.connect(NoTls).await.map_err(LinkError::of)?;
+        // The time to connect does not count the sign-in: a server that is stopped
+        // accepts connections and says nothing.
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await;
+        let connected = connected.map_err(|_elapsed| LinkError::Silent(CONNECT_TIMEOUT))?;
+        let (client, connection) = connected.map_err(LinkError::of)?;
         let driver = tokio::spawn(async move {
             // A broken link fails the statement that waits on it, with the reason.
             if let Err(error) = connection.await {
@@ -149,6 +189,10 @@ pub enum LockError {
 pub enum LinkError {
     /// The URL cannot be read.
     InvalidUrl(tokio_postgres::Error),
+    /// The host's name leads nowhere, or no host is known to take writes.
+    NoAddress,
+    /// Somebody accepts connections there and says nothing.
+    Silent(Duration),
     /// Nobody answers at that host and port.
     Unreachable(tokio_postgres::Error),
     /// User or password are refused.
@@ -175,6 +219,16 @@ impl LinkError {
 impl fmt::Display for LinkError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (text, source) = match self {
+            Self::NoAddress => {
+                return formatter
+                    .write_str("no host of the database URL has an address, or none takes writes");
+            }
+            Self::Silent(limit) => {
+                return write!(
+                    formatter,
+                    "PostgreSQL says nothing for {limit:?}; check host and port of the database URL, and whether it hangs"
+                );
+            }
             Self::InvalidUrl(source) => ("the database URL cannot be read", source),
             Self::Unreachable(source) => (
                 "PostgreSQL cannot be reached; check host and port of the database URL",
@@ -197,6 +251,7 @@ impl fmt::Display for LinkError {
 impl Error for LinkError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
+            Self::NoAddress | Self::Silent(_) => None,
             Self::InvalidUrl(source)
             | Self::Unreachable(source)
             | Self::WrongPassword(source)

@@ -7,5 +7,6 @@ pub mod migrate;
 pub mod periods;
 pub mod pool;
 pub mod read;
+pub mod route;
 pub mod verify;
 pub mod wire;

@@ -19,10 +19,12 @@ use deadpool::managed::{
 };
 use deadpool_postgres::ClientWrapper;
 use tokio_postgres::error::{Severity, SqlState};
+use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{AsyncMessage, Connection, NoTls, Row};
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Row, Socket};
 
 use super::read::{ReadError, ReadSettings, TimeoutAt};
+use super::route::{Lifeline, Route};
 
 /// How busy the pool is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,7 @@ pub struct PoolStatus {
 #[derive(Clone)]
 pub(super) struct Sessions {
     pool: Pool<SessionManager>,
+    route: Route,
     connection_wait_max: Duration,
     operation_timeout: Duration,
 }
@@ -49,7 +52,7 @@ impl Sessions {
     /// Opens nothing yet: the database may be down.
     pub(super) fn new(settings: &ReadSettings) -> Self {
         let pool = Pool::builder(SessionManager {
-            config: settings.session_config(),
+            settings: settings.clone(),
             generation: AtomicU64::new(0),
         })
         // A pool of none would answer every call with a time-out.
@@ -64,9 +67,15 @@ impl Sessions {
         .expect("building fails only for time-outs without a runtime, and one is given");
         Self {
             pool,
+            route: settings.route.clone(),
             connection_wait_max: settings.connection_wait_max,
             operation_timeout: settings.operation_timeout,
         }
+    }
+
+    /// Whether these sessions lead to a replica that is not too far behind.
+    pub(super) fn is_fresh_replica(&self) -> bool {
+        self.route.has_fresh_replica()
     }
 
     pub(super) fn status(&self) -> PoolStatus {
@@ -101,10 +110,17 @@ impl Sessions {
             PoolError::Timeout(TimeoutType::Wait) => ReadError::PoolExhausted {
                 waited: self.connection_wait_max,
             },
+            // Waited for a server that takes writes, and none came.
+            PoolError::Timeout(TimeoutType::Create) if !self.route.leads_somewhere() => {
+                ReadError::Unavailable { source: None }
+            }
             PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => {
                 ReadError::Timeout(TimeoutAt::Connect)
             }
-            PoolError::Backend(source) => ReadError::from_database(source),
+            PoolError::Backend(Unopened::Database(source)) => ReadError::from_database(source),
+            PoolError::Backend(Unopened::Nowhere | Unopened::Left) => {
+                ReadError::Unavailable { source: None }
+            }
             PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
                 ReadError::Unavailable { source: None }
             }
@@ -175,7 +191,12 @@ impl Lease {
     ) -> Result<T, ReadError> {
         let before = self.state;
         self.state = LeaseState::Busy;
-        let result = work(&self.session().client).await;
+        let mut lifeline = self.session().lifeline.clone();
+        let result = tokio::select! {
+            biased;
+            () = lifeline.cut() => return Err(ReadError::Unavailable { source: None }),
+            result = work(&self.session().client) => result,
+        };
         self.state = match &result {
             Ok(_) => after,
             Err(error) if before == LeaseState::Idle && is_harmless(error) => LeaseState::Idle,
@@ -297,23 +318,65 @@ struct Session {
     warnings: Arc<AtomicU64>,
     /// The manager's when it began to connect.
     generation: u64,
+    /// Cut when its server is left.
+    lifeline: Lifeline,
+}
+
+/// Why a session was not opened.
+#[derive(Debug)]
+enum Unopened {
+    /// The server, or the way to it.
+    Database(tokio_postgres::Error),
+    /// No server is known.
+    Nowhere,
+    /// The server is the one no more.
+    Left,
+}
+
+impl From<tokio_postgres::Error> for Unopened {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(error)
+    }
 }
 
 /// Makes sessions. deadpool-postgres' own manager throws notices away.
 struct SessionManager {
-    config: tokio_postgres::Config,
+    settings: ReadSettings,
     /// How often the sessions were forgotten.
     generation: AtomicU64,
 }
 
+impl SessionManager {
+    /// At the first server that takes it.
+    async fn connect(
+        &self,
+    ) -> Result<(Client, Connection<Socket, NoTlsStream>, Lifeline), Unopened> {
+        // Waits for one if there is none; the pool bounds it.
+        let (targets, mut lifeline) = self.settings.route.some_target().await;
+        let mut failed = Unopened::Nowhere;
+        for target in targets {
+            let config = self.settings.session_config(&target);
+            let connected = tokio::select! {
+                connected = config.connect(NoTls) => connected,
+                () = lifeline.cut() => return Err(Unopened::Left),
+            };
+            match connected {
+                Ok((client, connection)) => return Ok((client, connection, lifeline)),
+                Err(error) => failed = Unopened::Database(error),
+            }
+        }
+        Err(failed)
+    }
+}
+
 impl Manager for SessionManager {
     type Type = Session;
-    type Error = tokio_postgres::Error;
+    type Error = Unopened;
 
-    async fn create(&self) -> Result<Session, tokio_postgres::Error> {
+    async fn create(&self) -> Result<Session, Unopened> {
         // Before connecting: what leads to the server of then is stale as well.
         let generation = self.generation.load(Ordering::Acquire);
-        let (client, connection) = self.config.connect(NoTls).await?;
+        let (client, connection, lifeline) = self.connect().await?;
         let warnings = Arc::new(AtomicU64::new(0));
         // Ends with the client: ClientWrapper aborts it when dropped.
         let reader = tokio::spawn(read_socket(connection, Arc::clone(&warnings)));
@@ -325,18 +388,18 @@ impl Manager for SessionManager {
             client: ClientWrapper::new(client, reader),
             warnings,
             generation,
+            lifeline,
         })
     }
 
-    async fn recycle(
-        &self,
-        session: &mut Session,
-        _metrics: &Metrics,
-    ) -> RecycleResult<tokio_postgres::Error> {
+    async fn recycle(&self, session: &mut Session, _metrics: &Metrics) -> RecycleResult<Unopened> {
         // No statement: it would be a round trip for every read. A session that
         // died unnoticed fails its next statement and is closed then.
         if session.client.is_closed() {
             return Err(RecycleError::message("the connection is closed"));
+        }
+        if session.lifeline.is_cut() {
+            return Err(RecycleError::message("its server was left"));
         }
         if session.generation != self.generation.load(Ordering::Acquire) {
             return Err(RecycleError::message("the session was forgotten"));

@@ -339,6 +339,28 @@ labels! {
         InUse => "in_use",
     }
 
+    /// What commits rest on.
+    ReplicationMode {
+        /// COMMIT waits for standbys.
+        Synchronous => "synchronous",
+        /// The storage replicates.
+        Storage => "storage",
+        /// Standbys follow behind.
+        Asynchronous => "asynchronous",
+        /// Nobody follows.
+        None => "none",
+        /// Not even the server's disk.
+        FsyncOff => "fsync_off",
+    }
+
+    /// Who answered a read that a replica may answer.
+    ReadServer {
+        /// The replica.
+        Replica => "replica",
+        /// The primary: the replica was late, gone, or knew nothing of it.
+        Primary => "primary",
+    }
+
     /// The partitioned tables.
     PartitionedTable {
         /// `transfers`.
@@ -457,6 +479,8 @@ mod tests {
         check::<CacheError>();
         check::<BreakerState>();
         check::<PoolConnection>();
+        check::<ReplicationMode>();
+        check::<ReadServer>();
         check::<PartitionedTable>();
     }
 

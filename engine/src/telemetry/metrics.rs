@@ -18,8 +18,8 @@ use metrics::{Counter, Gauge, Histogram, Unit};
 
 use super::label::{
     BreakerState, By, CacheError, CachePut, CacheRead, CloseReason, CommitPhase, CommitResult,
-    CommitRetryCause, Failure, Label, PartitionedTable, PoolConnection, Refusal, Replay, Resolved,
-    Route, Status, StatusClass,
+    CommitRetryCause, Failure, Label, PartitionedTable, PoolConnection, ReadServer, Refusal,
+    Replay, ReplicationMode, Resolved, Route, Status, StatusClass,
 };
 use super::register::Registrar;
 use crate::domain::{Outcome, RejectReason};
@@ -162,6 +162,8 @@ pub struct Pool {
     pub connections_max: Gauge,
     /// Reads waiting for one.
     pub waiting: Gauge,
+    /// Reads that a replica may answer, by who did; only with `--database-read-url`.
+    pub reads: By<ReadServer, Counter>,
 }
 
 /// Metrics of PostgreSQL as seen from here.
@@ -173,6 +175,22 @@ pub struct Database {
     pub writable: Gauge,
     /// Its clock minus ours.
     pub clock_skew: Gauge,
+    /// Times another server became the primary.
+    pub failovers: Counter,
+    /// The timeline it writes.
+    pub timeline: Gauge,
+    /// 1 at what its commits rest on, 0 elsewhere.
+    pub replication_mode: By<ReplicationMode, Gauge>,
+    /// How far the last that follows is behind.
+    pub replication_lag: Gauge,
+    /// Those that follow.
+    pub standbys: Gauge,
+    /// Of those, the synchronous ones.
+    pub sync_standbys: Gauge,
+    /// 1 while `--durability` is met.
+    pub durable: Gauge,
+    /// How far the replica for reads is behind.
+    pub replica_lag: Gauge,
     /// Partitions after the present one.
     pub partitions_ahead: By<PartitionedTable, Gauge>,
 }
@@ -499,6 +517,11 @@ impl Pool {
                 Unit::Count,
                 "Reads waiting for a connection.",
             ),
+            reads: registrar.counter_by(
+                "engine_replica_reads_total",
+                "Reads that a replica may answer, by who did.",
+                "server",
+            ),
         }
     }
 }
@@ -520,6 +543,45 @@ impl Database {
                 "engine_database_clock_skew_seconds",
                 Unit::Seconds,
                 "PostgreSQL's clock minus the engine's.",
+            ),
+            failovers: registrar.counter(
+                "engine_database_failovers_total",
+                "Times another server, or the same with another history, became the primary.",
+            ),
+            timeline: registrar.gauge(
+                "engine_database_timeline",
+                Unit::Count,
+                "Timeline of the WAL that the primary writes.",
+            ),
+            replication_mode: registrar.gauge_by(
+                "engine_database_replication_mode",
+                "1 at what commits rest on, 0 elsewhere.",
+                "mode",
+            ),
+            replication_lag: registrar.gauge(
+                "engine_database_replication_lag_seconds",
+                Unit::Seconds,
+                "How far the last standby or region that follows is behind; NaN if none tells.",
+            ),
+            standbys: registrar.gauge(
+                "engine_database_standbys",
+                Unit::Count,
+                "Standbys or regions that follow the primary.",
+            ),
+            sync_standbys: registrar.gauge(
+                "engine_database_sync_standbys",
+                Unit::Count,
+                "Synchronous standbys that follow; NaN if the role may not see them.",
+            ),
+            durable: registrar.gauge(
+                "engine_database_durable",
+                Unit::Count,
+                "1 while --durability is met; nothing is committed otherwise.",
+            ),
+            replica_lag: registrar.gauge(
+                "engine_replica_lag_seconds",
+                Unit::Seconds,
+                "How far the replica for reads is behind, to within a fifth of a second.",
             ),
             partitions_ahead: registrar.gauge_by(
                 "engine_partitions_ahead",

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::support::core::{Core, CoreSettings, account, fund, in_seconds, keyed, transfer};
 use crate::support::daemon::PATIENCE;
-use crate::support::proxy::{Fault, Proxy};
+use crate::support::proxy::{Action, Fault, Proxy, Sender, Strike};
 use crate::support::{TestDatabase, database, verify};
 
 /// Looks again and again, without a pause: some of what is waited for is short.
@@ -54,18 +54,18 @@ async fn transfers(database: &TestDatabase) -> i64 {
 }
 
 /// A core behind a proxy, two funded accounts.
-async fn behind_proxy(settings: &CoreSettings) -> (TestDatabase, Proxy, Core) {
+async fn behind_proxy(settings: &CoreSettings, funds: &str) -> (TestDatabase, Proxy, Core) {
     let database = database().await;
     let proxy = Proxy::start(&database.url).await;
     let core = Core::start(&proxy.url(&database), settings);
-    fund(&database.url, &core, 2, "10.00").await;
+    fund(&database.url, &core, 2, funds).await;
     (database, proxy, core)
 }
 
 /// Whatever happens around COMMIT, one transfer is answered as done and is
 /// stored once.
 async fn check_fault(fault: Fault, cause: Cause, looked_up: Option<bool>) {
-    let (database, proxy, core) = behind_proxy(&CoreSettings::default()).await;
+    let (database, proxy, core) = behind_proxy(&CoreSettings::default(), "10.00").await;
     proxy.arm(fault);
     let outcome = core
         .admission
@@ -113,6 +113,135 @@ async fn a_commit_with_a_warning_is_looked_up_before_it_is_answered() {
     check_fault(Fault::Warn, Cause::CommitWarning, Some(true)).await;
 }
 
+/// The stalled backend holds its rows until the server, or an engine, ends it.
+fn impatient() -> CoreSettings {
+    CoreSettings {
+        round_trip_timeout: Duration::from_millis(300),
+        parameters: engine::store::commit::session_parameters(
+            Duration::from_millis(100),
+            Duration::from_millis(200),
+            Duration::from_millis(300),
+        ),
+        attempts_max: 1_000,
+        ..CoreSettings::default()
+    }
+}
+
+/// One transfer with a key, or a group; done once, whatever happens on the way.
+async fn done_once(core: &Core, database: &TestDatabase, transfers: u32, stored: &mut i64) {
+    if transfers == 1 {
+        let key = u128::try_from(*stored).unwrap();
+        let pay = || keyed(key, transfer(1, 2, "0.01"));
+        let first = core
+            .admission
+            .transfer(pay(), in_seconds(30))
+            .await
+            .unwrap();
+        let again = core
+            .admission
+            .transfer(pay(), in_seconds(30))
+            .await
+            .unwrap();
+        let (
+            Outcome::Completed {
+                receipt: first,
+                replayed: false,
+            },
+            Outcome::Completed {
+                receipt: again,
+                replayed: true,
+            },
+        ) = (first, again)
+        else {
+            panic!("{first:?} {again:?}");
+        };
+        assert_eq!(first, again);
+    } else {
+        let requests = (0..transfers).map(|_| transfer(1, 2, "0.01")).collect();
+        let outcome = core.admission.group(requests, in_seconds(30)).await;
+        let outcomes = outcome.unwrap().unwrap();
+        assert!(outcomes.iter().all(Outcome::is_completed), "{outcomes:?}");
+    }
+    *stored += i64::from(transfers);
+    assert_eq!(self::transfers(database).await, *stored);
+}
+
+/// In front of each message of a commit, the engine's and the server's, until there
+/// are no more: how many there were of each.
+async fn walk(action: Action, transfers: u32, before: &[Strike]) -> [usize; 2] {
+    let (database, proxy, core) = behind_proxy(&impatient(), "100.00").await;
+    let mut stored = self::transfers(&database).await;
+    let mut boundaries = [0, 0];
+    for (sender, reached) in [Sender::Engine, Sender::Server].iter().zip(&mut boundaries) {
+        loop {
+            let strike = Strike {
+                sender: *sender,
+                boundary: *reached,
+                action,
+            };
+            proxy.script(before.iter().copied().chain([strike]));
+            done_once(&core, &database, transfers, &mut stored).await;
+            if proxy.strikes_left() > 0 {
+                break;
+            }
+            *reached += 1;
+        }
+    }
+    proxy.script([]);
+    core.stop().await;
+    let moved = stored - 2;
+    assert_eq!(balance(&database, 1).await, 10_000 - moved);
+    verify(&database).await;
+    eprintln!("{action:?}, {transfers} transfers: {boundaries:?} boundaries");
+    boundaries
+}
+
+/// BEGIN, lock, write, COMMIT: a Bind and an Execute each, and two Syncs; and an
+/// answer to each, with a row of each account.
+const BOUNDARIES_MIN: [usize; 2] = [10, 12];
+
+async fn check_walk(action: Action) {
+    // By one statement, and by COPY.
+    for transfers in [1, 20] {
+        let boundaries = walk(action, transfers, &[]).await;
+        assert!(BOUNDARIES_MIN[0] <= boundaries[0] && BOUNDARIES_MIN[1] <= boundaries[1]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_cut_at_any_message_ends_in_one_commit() {
+    check_walk(Action::Cut).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_comes_late_is_waited_for() {
+    check_walk(Action::Delay).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_half_closed_at_any_message_ends_in_one_commit() {
+    check_walk(Action::HalfClose).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_swallows_any_message_ends_in_one_commit() {
+    check_walk(Action::BlackHole).await;
+}
+
+/// The answer to COMMIT is lost, and then the look-up is cut as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_cut_at_any_message_ends_in_one_commit() {
+    // A group has no key: what is counted is one commit, not its replay as well.
+    let [_, answers] = walk(Action::Cut, 2, &[]).await;
+    let lost = Strike {
+        sender: Sender::Server,
+        boundary: answers - 1,
+        action: Action::Cut,
+    };
+    let boundaries = walk(Action::Cut, 2, &[lost]).await;
+    assert!(BOUNDARIES_MIN[0] <= boundaries[0] && BOUNDARIES_MIN[1] <= boundaries[1]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_server_is_given_up_and_its_locks_are_waited_for() {
     let settings = CoreSettings {
@@ -125,7 +254,7 @@ async fn a_silent_server_is_given_up_and_its_locks_are_waited_for() {
         ),
         ..CoreSettings::default()
     };
-    let (database, proxy, core) = behind_proxy(&settings).await;
+    let (database, proxy, core) = behind_proxy(&settings, "10.00").await;
     proxy.arm(Fault::Stall);
     let outcome = core
         .admission
@@ -151,7 +280,7 @@ async fn a_silent_server_is_given_up_and_its_locks_are_waited_for() {
 /// the old state, call the commit missing, and do it twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_up_that_races_a_dying_backend_waits_for_it() {
-    let (database, proxy, core) = behind_proxy(&CoreSettings::default()).await;
+    let (database, proxy, core) = behind_proxy(&CoreSettings::default(), "10.00").await;
     let release = Arc::new(Notify::new());
     proxy.arm(Fault::Delay(Arc::clone(&release)));
     let admission = core.admission.clone();
@@ -400,7 +529,7 @@ async fn an_unreachable_database_is_said_and_full_queues_refuse_at_once() {
         core.admission.transfer(transfer(1, 2, "1"), soon),
         core.admission.transfer(transfer(1, 2, "1"), soon),
     );
-    assert_eq!(first, Err(Refused::DeadlineExceeded));
+    assert_eq!(first, Err(Refused::DatabaseUnavailable));
     assert_eq!(second, Err(Refused::DatabaseUnavailable));
     core.stop().await;
     let core = Core::start(

@@ -20,7 +20,7 @@ use super::query::{
 };
 use super::row::{self, Reading, Record};
 use super::seek::{Sought, seek};
-use super::{Lease, ReadError, Reader};
+use super::{Lease, ReadError, Reader, Server, Sessions};
 
 /// Where a walk begins.
 #[derive(Clone, Copy, Debug)]
@@ -44,9 +44,28 @@ impl Reader {
         let (Some(span), Some(sides)) = (span(query), sides(query)) else {
             return Ok(HistoryPage::default());
         };
-        self.sessions
+        // An account or a cursor that the replica does not know is an error there.
+        if let Some(replica) = self.fresh_replica()
+            && let Ok(page) = self.page_at(replica, query, sides, span).await
+        {
+            self.count_read(Server::Replica);
+            return Ok(page);
+        }
+        self.count_read(Server::Primary);
+        self.page_at(&self.sessions, query, sides, span).await
+    }
+
+    async fn page_at(
+        &self,
+        sessions: &Sessions,
+        query: &HistoryQuery,
+        sides: Sides,
+        span: Span,
+    ) -> Result<HistoryPage, HistoryError> {
+        let unscoped = query.account.is_none() && query.debit.is_none() && query.credit.is_none();
+        sessions
             .bounded(async {
-                let mut lease = self.sessions.lease().await?;
+                let mut lease = sessions.lease().await?;
                 match (unscoped, query.status) {
                     (true, status) => self.all(&mut lease, query, status, span).await,
                     (false, ListedStatus::Completed) => {

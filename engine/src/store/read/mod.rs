@@ -3,7 +3,7 @@
 //! Owns: balances, accounts, transfers, rejections and history as stored; the
 //! fate of a key; the identity of the database.
 //! Never: moves money, decides whether a transfer may happen (the fold does,
-//! under the row locks), or answers from a standby.
+//! under the row locks), or answers a balance or a key's fate from a standby.
 //! Bound: see [`super::pool`]; a page of history is 1,000 rows at most and
 //! steps over `walk_rows_max`.
 //! Invariant: an error says that nothing was changed, except
@@ -18,6 +18,7 @@ mod row;
 mod seek;
 mod settings;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use uuid::Uuid;
@@ -38,16 +39,27 @@ pub use query::{
 pub use row::{AccountRow, Direction, Record, RejectionRow, Side, TransferRow};
 pub use settings::ReadSettings;
 
-/// Answers questions from the primary. Cheap to clone.
+/// Answers questions from the primary, and what may be a little old from a replica
+/// if there is one. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Reader {
     sessions: Sessions,
+    replica: Option<Sessions>,
+    /// Reads that went to the replica, and that could have but did not.
+    replica_reads: Arc<[AtomicU64; 2]>,
     clock: Clock,
     dialect: Dialect,
     walk_rows_max: u32,
     /// Empty until first needed; replaced as a whole when a row names a
     /// currency that a migration added since. Lives as long as the reader.
     currencies: Arc<RwLock<Arc<Currencies>>>,
+}
+
+/// Who answered.
+#[derive(Clone, Copy, Debug)]
+enum Server {
+    Replica,
+    Primary,
 }
 
 /// What a key led to.
@@ -67,11 +79,49 @@ impl Reader {
     pub fn connect(settings: &ReadSettings, clock: Clock) -> Self {
         Self {
             sessions: Sessions::new(settings),
+            replica: None,
+            replica_reads: Arc::default(),
             clock,
             dialect: Dialect::default(),
             walk_rows_max: settings.walk_rows_max.max(1),
             currencies: Arc::default(),
         }
+    }
+
+    /// The same with a replica, for lists and look-ups; their time there is short,
+    /// so that enough is left to ask the primary instead.
+    #[must_use]
+    pub fn with_replica(mut self, settings: &ReadSettings) -> Self {
+        self.replica = Some(Sessions::new(settings));
+        self
+    }
+
+    /// Reads answered by the replica, and by the primary because the replica was
+    /// late, gone, or knew nothing of what was asked.
+    #[must_use]
+    pub fn replica_reads(&self) -> (u64, u64) {
+        let [replica, primary] = &*self.replica_reads;
+        (
+            replica.load(Ordering::Relaxed),
+            primary.load(Ordering::Relaxed),
+        )
+    }
+
+    /// The replica, if it may be asked now.
+    fn fresh_replica(&self) -> Option<&Sessions> {
+        self.replica
+            .as_ref()
+            .filter(|replica| replica.is_fresh_replica())
+    }
+
+    /// Counts who answered what a replica may answer.
+    fn count_read(&self, server: Server) {
+        let [replica, primary] = &*self.replica_reads;
+        match server {
+            Server::Replica => replica.fetch_add(1, Ordering::Relaxed),
+            Server::Primary if self.replica.is_some() => primary.fetch_add(1, Ordering::Relaxed),
+            Server::Primary => 0,
+        };
     }
 
     /// Closes every session, those in use once they are given back: they may
@@ -89,6 +139,9 @@ impl Reader {
     /// Closes the pool; later calls are [`ReadError::Unavailable`].
     pub fn close(&self) {
         self.sessions.close();
+        if let Some(replica) = &self.replica {
+            replica.close();
+        }
     }
 
     /// Whether a primary answers.
@@ -197,9 +250,25 @@ impl Reader {
         after: Option<AccountId>,
         limit: PageLimit,
     ) -> Result<Vec<AccountRow>, ReadError> {
-        self.sessions
+        if let Some(replica) = self.fresh_replica()
+            && let Ok(rows) = self.accounts_at(replica, after, limit).await
+        {
+            self.count_read(Server::Replica);
+            return Ok(rows);
+        }
+        self.count_read(Server::Primary);
+        self.accounts_at(&self.sessions, after, limit).await
+    }
+
+    async fn accounts_at(
+        &self,
+        sessions: &Sessions,
+        after: Option<AccountId>,
+        limit: PageLimit,
+    ) -> Result<Vec<AccountRow>, ReadError> {
+        sessions
             .bounded(async {
-                let mut lease = self.sessions.lease().await?;
+                let mut lease = sessions.lease().await?;
                 let sql = include_str!("../../../../sql/queries/read_accounts_page.sql");
                 let after = after.map_or(-1, AccountId::get);
                 let rows = lease.rows(sql, &[&after, &limit.rows()]).await?;
@@ -211,14 +280,30 @@ impl Reader {
             .await
     }
 
-    /// What that id names: a transfer or a kept rejection.
+    /// What that id names: a transfer or a kept rejection. Rows never change, so a
+    /// replica that has one is as good as the primary; that it has none says nothing.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn transfer(&self, id: TransferId) -> Result<Option<Record>, ReadError> {
-        self.sessions
+        if let Some(replica) = self.fresh_replica()
+            && let Ok(Some(record)) = self.transfer_at(replica, id).await
+        {
+            self.count_read(Server::Replica);
+            return Ok(Some(record));
+        }
+        self.count_read(Server::Primary);
+        self.transfer_at(&self.sessions, id).await
+    }
+
+    async fn transfer_at(
+        &self,
+        sessions: &Sessions,
+        id: TransferId,
+    ) -> Result<Option<Record>, ReadError> {
+        sessions
             .bounded(async {
-                let mut lease = self.sessions.lease().await?;
+                let mut lease = sessions.lease().await?;
                 self.record(&mut lease, id).await
             })
             .await

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use tokio_postgres::config::TargetSessionAttrs;
 
+use crate::store::route::{Route, Target};
+
 /// How reads reach the database, and their limits.
 #[derive(Clone, Debug)]
 pub struct ReadSettings {
-    /// Where. Session options are appended, and only a writable server is
-    /// accepted: a standby would answer with the past.
-    pub database: tokio_postgres::Config,
+    /// Where. Session options are appended; on the way to the primary only a
+    /// writable server is accepted: a standby would answer with the past.
+    pub route: Route,
     /// Shown in `pg_stat_activity`. Default `engine-read`.
     pub application_name: String,
     /// Sessions at most. Default 8: reads are short, and each session costs the
@@ -34,11 +36,17 @@ pub struct ReadSettings {
 }
 
 impl ReadSettings {
-    /// The defaults, for that database.
+    /// The defaults, for that database, whose hosts are tried in order.
     #[must_use]
     pub fn new(database: tokio_postgres::Config) -> Self {
+        Self::through(Route::direct(database))
+    }
+
+    /// The defaults, for that way.
+    #[must_use]
+    pub fn through(route: Route) -> Self {
         Self {
-            database,
+            route,
             application_name: "engine-read".to_owned(),
             connections_max: 8,
             connection_wait_max: Duration::from_secs(2),
@@ -71,19 +79,27 @@ impl ReadSettings {
         )
     }
 
-    /// As sessions are opened.
-    pub(in crate::store) fn session_config(&self) -> tokio_postgres::Config {
-        let mut config = self.database.clone();
+    /// As sessions are opened at that server.
+    pub(in crate::store) fn session_config(&self, target: &Target) -> tokio_postgres::Config {
+        let mut config = target.narrow(self.route.config());
         let options = config
             .get_options()
             .map(|given| format!("{given} {}", self.session_options()))
             .unwrap_or_else(|| self.session_options());
+        let silence_max = self.route.peer_silence_max();
+        // Three probes within the limit, in the whole seconds that TCP counts.
+        let part = Duration::from_secs((silence_max.as_secs() / 4).max(1));
         config
             .options(options)
             .application_name(&self.application_name)
             .connect_timeout(self.connect_timeout)
-            .tcp_user_timeout(self.operation_timeout)
-            .target_session_attrs(TargetSessionAttrs::ReadWrite);
+            .tcp_user_timeout(silence_max)
+            .keepalives_idle(part)
+            .keepalives_interval(part)
+            .keepalives_retries(3);
+        if self.route.is_to_primary() {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         config
     }
 }

@@ -10,41 +10,28 @@ use postgres_protocol::message::backend::Message;
 use postgres_protocol::message::frontend;
 use tokio_postgres::config::SslMode;
 
+use super::super::route::{Lifeline, Target};
 use super::stream::Stream;
 use super::{Connection, SessionSettings, WireError, server_error};
 
 /// Opens one host: socket, start-up message, authentication, first "ready".
 pub(super) async fn open(
     settings: &SessionSettings,
-    host_index: usize,
+    target: &Target,
+    lifeline: Lifeline,
 ) -> Result<Connection, WireError> {
-    let config = &settings.config;
+    let config = settings.route.config();
     if config.get_ssl_mode() == SslMode::Require {
         return Err(WireError::Refused(
             "sslmode=require: this build speaks to PostgreSQL without TLS; use sslmode=prefer over a private network".into(),
         ));
     }
-    let host = config
-        .get_hosts()
-        .get(host_index)
-        .ok_or_else(|| WireError::Refused("the database URL names no host".into()))?;
-    let ports = config.get_ports();
-    let port = ports
-        .get(host_index)
-        .or_else(|| ports.first())
-        .copied()
-        .unwrap_or(5432);
-    let stream = Stream::open(host, port, settings.round_trip_timeout).await?;
-    let mut connection = Connection::new(stream, settings.round_trip_timeout);
+    let stream = Stream::open(target, settings.route.peer_silence_max()).await?;
+    let mut connection = Connection::new(stream, settings.round_trip_timeout, lifeline);
     let user = config.get_user().unwrap_or("postgres");
     let parameters = [
         ("user", user),
         ("database", config.get_dbname().unwrap_or(user)),
-        (
-            "application_name",
-            // A fixed name of their own: `commit_evict_stalled` knows them by it.
-            "engine-commit",
-        ),
         ("client_encoding", "UTF8"),
     ];
     let options = config.get_options().map(|options| ("options", options));

@@ -31,6 +31,7 @@ use postgres_protocol::message::backend::{DataRowBody, ErrorFields, Message};
 use postgres_protocol::message::frontend;
 
 use self::stream::Stream;
+use super::route::{Lifeline, Route, Target};
 
 /// A length above this is not an answer to anything the engine asks.
 const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -40,14 +41,14 @@ const READ_BYTES: usize = 64 * 1024;
 /// How to reach and set up a session.
 #[derive(Clone, Debug)]
 pub struct SessionSettings {
-    /// Hosts are tried in order; the first writable one is taken.
-    pub config: tokio_postgres::Config,
+    /// Who signs in, and where.
+    pub route: Route,
     /// TCP connect, handshake and set-up of one host together.
     pub connect_timeout: Duration,
     /// Longest silence of the server during one round trip; must exceed
     /// `statement_timeout`, which ends it in an orderly way.
     pub round_trip_timeout: Duration,
-    /// Server-side settings, as start-up parameters.
+    /// Server-side settings, as start-up parameters; the application's name too.
     pub parameters: Vec<(String, String)>,
 }
 
@@ -83,6 +84,8 @@ pub enum WireError {
     Protocol(&'static str),
     /// No host took the session.
     Refused(String),
+    /// The server is the primary no more, or silent for longer than a live one is.
+    Left,
     /// The server refused the session: wrong password, no such database, ...
     Server(Box<ServerError>),
 }
@@ -92,6 +95,9 @@ impl fmt::Display for WireError {
         match self {
             Self::Io(error) => write!(formatter, "connection lost: {error}"),
             Self::Timeout(limit) => write!(formatter, "no answer within {limit:?}"),
+            Self::Left => {
+                formatter.write_str("the server was left: another is the primary, or none")
+            }
             Self::Protocol(what) => write!(formatter, "unexpected answer: {what}"),
             Self::Refused(why) => formatter.write_str(why),
             Self::Server(error) => error.fmt(formatter),
@@ -143,6 +149,7 @@ pub struct Connection {
     /// As the server told at start.
     pub process_id: i32,
     round_trip_timeout: Duration,
+    lifeline: Lifeline,
 }
 
 impl Connection {
@@ -150,14 +157,18 @@ impl Connection {
     ///
     /// # Errors
     /// [`WireError`]; nothing was written.
-    pub async fn connect(settings: &SessionSettings, host_index: usize) -> Result<Self, WireError> {
+    pub async fn connect(
+        settings: &SessionSettings,
+        target: &Target,
+        lifeline: Lifeline,
+    ) -> Result<Self, WireError> {
         let limit = settings.connect_timeout;
-        tokio::time::timeout(limit, auth::open(settings, host_index))
+        tokio::time::timeout(limit, auth::open(settings, target, lifeline))
             .await
             .unwrap_or(Err(WireError::Timeout(limit)))
     }
 
-    fn new(stream: Stream, round_trip_timeout: Duration) -> Self {
+    fn new(stream: Stream, round_trip_timeout: Duration, lifeline: Lifeline) -> Self {
         Self {
             stream,
             incoming: BytesMut::with_capacity(READ_BYTES),
@@ -165,7 +176,14 @@ impl Connection {
             warnings: Vec::new(),
             process_id: 0,
             round_trip_timeout,
+            lifeline,
         }
+    }
+
+    /// Whether its server was left: nothing more is sent there.
+    #[must_use]
+    pub fn is_left(&self) -> bool {
+        self.lifeline.is_cut()
     }
 
     /// Queues a prepared statement's definition.
@@ -212,6 +230,11 @@ impl Connection {
     /// # Errors
     /// The socket failed, or nothing moved in either direction within the limit.
     pub async fn send(&mut self) -> Result<(), WireError> {
+        // Nothing more is sent to a server that was left, COMMIT least of all.
+        if self.is_left() {
+            self.outgoing.clear();
+            return Err(WireError::Left);
+        }
         let limit = self.round_trip_timeout;
         while !self.outgoing.is_empty() {
             match self.stream.try_write(&self.outgoing) {
@@ -222,8 +245,8 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
             }
-            let ready = tokio::time::timeout(limit, self.stream.ready()).await;
-            ready.map_err(|_elapsed| WireError::Timeout(limit))??;
+            let ready = self.stream.ready();
+            wait(limit, &mut self.lifeline, ready).await?;
             self.incoming.reserve(READ_BYTES);
             match self.stream.try_read_buf(&mut self.incoming) {
                 Ok(0) => return Err(WireError::Io(io::ErrorKind::UnexpectedEof.into())),
@@ -326,10 +349,26 @@ impl Connection {
             self.incoming.reserve(READ_BYTES);
             let limit = self.round_trip_timeout;
             let read = self.stream.read_buf(&mut self.incoming);
-            let read = tokio::time::timeout(limit, read).await;
-            if read.map_err(|_elapsed| WireError::Timeout(limit))?? == 0 {
+            if wait(limit, &mut self.lifeline, read).await? == 0 {
                 return Err(WireError::Io(io::ErrorKind::UnexpectedEof.into()));
             }
+        }
+    }
+
+    /// Waits that long; an error if the server says or ends something meanwhile.
+    ///
+    /// # Errors
+    /// The connection is of no use any more.
+    pub async fn stay_quiet(&mut self, limit: Duration) -> Result<(), WireError> {
+        if !self.incoming.is_empty() {
+            return Err(WireError::Protocol("an answer to nothing"));
+        }
+        let read = self.stream.read_buf(&mut self.incoming);
+        match tokio::time::timeout(limit, read).await {
+            Err(_elapsed) => Ok(()),
+            Ok(Ok(0)) => Err(WireError::Io(io::ErrorKind::UnexpectedEof.into())),
+            Ok(Ok(_)) => Err(WireError::Protocol("an answer to nothing")),
+            Ok(Err(error)) => Err(error.into()),
         }
     }
 
@@ -340,6 +379,22 @@ impl Connection {
             self.warnings.push(notice);
         }
         Ok(())
+    }
+}
+
+/// Waits for the socket no longer than the limit, and only while the server is
+/// worth waiting for.
+async fn wait<T>(
+    limit: Duration,
+    lifeline: &mut Lifeline,
+    work: impl Future<Output = io::Result<T>>,
+) -> Result<T, WireError> {
+    tokio::select! {
+        biased;
+        () = lifeline.cut() => Err(WireError::Left),
+        done = tokio::time::timeout(limit, work) => {
+            Ok(done.map_err(|_elapsed| WireError::Timeout(limit))??)
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_postgres::config::Host;
 
+use super::super::route::Target;
+
 /// Either kind of socket.
 #[derive(Debug)]
 pub(super) enum Stream {
@@ -16,26 +18,35 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Opens a socket to one host of the configuration.
-    pub(super) async fn open(host: &Host, port: u16, user_timeout: Duration) -> io::Result<Self> {
-        match host {
-            Host::Tcp(name) => {
-                let stream = TcpStream::connect((name.as_str(), port)).await?;
-                stream.set_nodelay(true)?;
-                // Data unacknowledged for this long means the peer is gone, not slow.
-                let limit = u32::try_from(user_timeout.as_millis()).unwrap_or(u32::MAX);
-                rustix::net::sockopt::set_tcp_user_timeout(&stream, limit)?;
-                rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
-                rustix::net::sockopt::set_tcp_keepidle(&stream, Duration::from_secs(5))?;
-                rustix::net::sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(2))?;
-                rustix::net::sockopt::set_tcp_keepcnt(&stream, 3)?;
-                Ok(Self::Tcp(stream))
-            }
-            Host::Unix(folder) => {
-                let path = folder.join(format!(".s.PGSQL.{port}"));
+    /// Opens a socket to one address. A peer that acknowledges nothing for
+    /// `silence_max` is gone, not slow.
+    pub(super) async fn open(target: &Target, silence_max: Duration) -> io::Result<Self> {
+        match (&target.host, target.ip) {
+            (Host::Unix(folder), _) => {
+                let path = folder.join(format!(".s.PGSQL.{}", target.port));
                 Ok(Self::Unix(UnixStream::connect(path).await?))
             }
+            (Host::Tcp(_), Some(ip)) => {
+                Self::tcp(TcpStream::connect((ip, target.port)).await?, silence_max)
+            }
+            (Host::Tcp(name), None) => {
+                let stream = TcpStream::connect((name.as_str(), target.port)).await?;
+                Self::tcp(stream, silence_max)
+            }
         }
+    }
+
+    fn tcp(stream: TcpStream, silence_max: Duration) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let limit = u32::try_from(silence_max.as_millis()).unwrap_or(u32::MAX);
+        rustix::net::sockopt::set_tcp_user_timeout(&stream, limit)?;
+        // Three probes within the limit, in the whole seconds that TCP counts.
+        let part = Duration::from_secs((silence_max.as_secs() / 4).max(1));
+        rustix::net::sockopt::set_socket_keepalive(&stream, true)?;
+        rustix::net::sockopt::set_tcp_keepidle(&stream, part)?;
+        rustix::net::sockopt::set_tcp_keepintvl(&stream, part)?;
+        rustix::net::sockopt::set_tcp_keepcnt(&stream, 3)?;
+        Ok(Self::Tcp(stream))
     }
 
     /// Waits until bytes can be read or written.

@@ -9,6 +9,7 @@ mod crash;
 mod database;
 mod disk;
 mod errors;
+mod failover;
 mod idempotency;
 mod input;
 mod load;
@@ -17,7 +18,9 @@ mod pooler;
 mod promoted;
 mod random;
 mod redis;
+mod replicas;
 mod servers;
+mod standby;
 mod start;
 
 use serde_json::Value;

@@ -6,6 +6,7 @@ use engine::store::read::{
     Direction, HistoryError, HistoryPage, HistoryQuery, ListedStatus, PageLimit, ReadError, Reader,
     Record,
 };
+use engine::store::route::Route;
 use tokio_postgres::Client;
 
 use super::ledger::{Ledger, Random, account, details, now_ms};
@@ -454,7 +455,7 @@ async fn the_distant_past_is_sought_where_partitions_have_the_indexes() {
     // The engine's own role may do all of this, too.
     let roles = include_str!("../../../../sql/roles.sql");
     client.batch_execute(roles).await.unwrap();
-    settings.database = database.url_as("engine_app").parse().unwrap();
+    settings.route = Route::direct(database.url_as("engine_app").parse().unwrap());
     let reader = Reader::connect(&settings, Clock::System);
     assert_eq!(list(&reader, &query, "engine_app").await, expected);
     // Nothing that old: told at once.

@@ -10,6 +10,7 @@ use engine::domain::DatabaseIdentity;
 use engine::domain::{Account, AccountId, DecimalAmount, IdempotencyKey, TransferRequest};
 use engine::lock_queue::{BatchLimits, CloseReason, LockQueue};
 use engine::store::commit::CommitSettings;
+use engine::store::route::Route;
 use engine::store::wire::SessionSettings;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -101,7 +102,7 @@ impl Core {
                 backoff_min: Duration::from_millis(2),
                 commit: CommitSettings {
                     session: SessionSettings {
-                        config: url.parse().unwrap(),
+                        route: Route::direct(url.parse().unwrap()),
                         connect_timeout: Duration::from_secs(5),
                         round_trip_timeout: settings.round_trip_timeout,
                         parameters: settings.parameters.clone(),

@@ -1,16 +1,23 @@
 //! A PostgreSQL connection that breaks at chosen moments.
 //!
-//! Sits between engine and server, reads the engine's messages, and acts when it
-//! sees the one that executes COMMIT. Each fault strikes once.
+//! Sits between engine and server and reads their messages. A [`Fault`] strikes at
+//! the message that executes COMMIT, a [`Strike`] at any message of a commit, in
+//! either direction. Each strikes once.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+
+/// Enough to be seen, less than any limit.
+const LATE: Duration = Duration::from_millis(30);
 
 /// What happens at the next COMMIT.
 #[derive(Clone, Debug)]
@@ -30,10 +37,70 @@ pub(crate) enum Fault {
     Stall,
 }
 
+/// Who sends a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sender {
+    Engine,
+    Server,
+}
+
+/// What happens to a connection in front of one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Both sides are closed.
+    Cut,
+    /// The message and all after it come late.
+    Delay,
+    /// This direction ends in order; the other one goes on.
+    HalfClose,
+    /// Nothing passes any more, either way; both sides stay open.
+    BlackHole,
+}
+
+/// Something that happens in front of a message of a commit, counted from BEGIN.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Strike {
+    pub(crate) sender: Sender,
+    pub(crate) boundary: usize,
+    pub(crate) action: Action,
+}
+
+/// Strikes to come; each begins to count at the first BEGIN after the one before.
+#[derive(Debug, Default)]
+struct Script {
+    strikes: VecDeque<Strike>,
+    /// The connection that counts, with the messages of engine and server so far.
+    counting: Option<(usize, [usize; 2])>,
+}
+
+impl Script {
+    /// What happens in front of this message.
+    fn meet(&mut self, connection: usize, sender: Sender, message: &[u8]) -> Option<Action> {
+        let strike = *self.strikes.front()?;
+        if self.counting.is_none() && sender == Sender::Engine && binds(message, b"begin") {
+            self.counting = Some((connection, [0, 0]));
+        }
+        let (counting, counts) = self.counting.as_mut()?;
+        if *counting != connection {
+            return None;
+        }
+        let count = &mut counts[usize::from(sender == Sender::Server)];
+        let boundary = *count;
+        *count += 1;
+        if (strike.sender, strike.boundary) != (sender, boundary) {
+            return None;
+        }
+        self.strikes.pop_front();
+        self.counting = None;
+        Some(strike.action)
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Proxy {
     address: SocketAddr,
     fault: Arc<Mutex<Option<Fault>>>,
+    script: Arc<Mutex<Script>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -54,16 +121,33 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let fault: Arc<Mutex<Option<Fault>>> = Arc::default();
-        let armed = Arc::clone(&fault);
+        let script: Arc<Mutex<Script>> = Arc::default();
+        let (armed, written) = (Arc::clone(&fault), Arc::clone(&script));
         let task = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
+            for connection in 0.. {
+                let Ok((client, _)) = listener.accept().await else {
+                    return;
+                };
                 let server = TcpStream::connect(server.clone()).await.unwrap();
-                tokio::spawn(relay(client, server, Arc::clone(&armed)));
+                let line = Arc::new(Line {
+                    connection,
+                    script: Arc::clone(&written),
+                    cut: Notify::new(),
+                    hole: AtomicBool::new(false),
+                });
+                let armed = Arc::clone(&armed);
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = line.cut.notified() => {}
+                        () = relay(client, server, armed, &line) => {}
+                    }
+                });
             }
         });
         Self {
             address,
             fault,
+            script,
             task,
         }
     }
@@ -86,38 +170,124 @@ impl Proxy {
         *self.fault.lock().unwrap() = Some(fault);
     }
 
+    /// What to do at the next commits.
+    pub(crate) fn script(&self, strikes: impl IntoIterator<Item = Strike>) {
+        *self.script.lock().unwrap() = Script {
+            strikes: strikes.into_iter().collect(),
+            counting: None,
+        };
+    }
+
+    /// How many strikes of the script are still to come.
+    pub(crate) fn strikes_left(&self) -> usize {
+        self.script.lock().unwrap().strikes.len()
+    }
+
     /// Whether the armed fault has struck.
     pub(crate) fn has_struck(&self) -> bool {
         self.fault.lock().unwrap().is_none()
     }
 }
 
-/// What the pumps of one connection share.
+/// What the two directions of one connection share.
+struct Line {
+    connection: usize,
+    script: Arc<Mutex<Script>>,
+    cut: Notify,
+    hole: AtomicBool,
+}
+
+/// What becomes of a message.
+enum Fate {
+    Passes,
+    /// It is lost, as is everything after it in this direction.
+    Ends,
+    Lost,
+}
+
+impl Line {
+    /// Acts if the script says so.
+    async fn meet(&self, sender: Sender, message: &[u8]) -> Fate {
+        if self.hole.load(Ordering::Acquire) {
+            return Fate::Lost;
+        }
+        let action = self
+            .script
+            .lock()
+            .unwrap()
+            .meet(self.connection, sender, message);
+        match action {
+            None => Fate::Passes,
+            Some(Action::Cut) => {
+                self.cut.notify_one();
+                std::future::pending().await
+            }
+            Some(Action::Delay) => {
+                tokio::time::sleep(LATE).await;
+                Fate::Passes
+            }
+            Some(Action::HalfClose) => Fate::Ends,
+            Some(Action::BlackHole) => {
+                self.hole.store(true, Ordering::Release);
+                Fate::Lost
+            }
+        }
+    }
+}
+
+/// What the pumps of one connection tell each other about a [`Fault`].
 enum After {
     Pass,
     DropAnswer,
     Warn,
 }
 
-async fn relay(client: TcpStream, server: TcpStream, fault: Arc<Mutex<Option<Fault>>>) {
+#[expect(
+    clippy::too_many_lines,
+    reason = "each fault ends this one loop in a way of its own"
+)]
+async fn relay(
+    client: TcpStream,
+    server: TcpStream,
+    fault: Arc<Mutex<Option<Fault>>>,
+    line: &Arc<Line>,
+) {
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
     let (mut from_client, to_client) = client.into_split();
     let (from_server, mut to_server) = server.into_split();
     let (after_tx, after_rx) = tokio::sync::watch::channel(After::Pass);
-    let back = tokio::spawn(pump_back(from_server, to_client, after_rx));
+    let back = tokio::spawn(pump_back(
+        from_server,
+        to_client,
+        after_rx,
+        Arc::clone(line),
+    ));
+    let back = AbortOnDrop(back);
     let mut buffer = BytesMut::new();
     let mut started = false;
     loop {
         while let Some(message) = split_message(&mut buffer, &mut started) {
-            let message = if is_commit(&message) {
+            match line.meet(Sender::Engine, &message).await {
+                Fate::Passes => {}
+                Fate::Lost => continue,
+                Fate::Ends => {
+                    to_server.shutdown().await.unwrap();
+                    // The server's answers go on; what the engine says is lost.
+                    while matches!(from_client.read_buf(&mut buffer).await, Ok(1..)) {
+                        buffer.clear();
+                    }
+                    return;
+                }
+            }
+            let message = if binds(&message, b"commit") {
                 let armed = fault.lock().unwrap().take();
                 match armed {
                     None => Some(message),
                     Some(struck) => {
                         match struck {
                             Fault::CutBefore => {
-                                back.abort();
+                                back.0.abort();
                                 return;
                             }
                             Fault::CutAfter => {
@@ -139,7 +309,7 @@ async fn relay(client: TcpStream, server: TcpStream, fault: Arc<Mutex<Option<Fau
                                 return;
                             }
                             Fault::Delay(release) => {
-                                back.abort();
+                                back.0.abort();
                                 drop(from_client);
                                 release.notified().await;
                                 to_server.write_all(&message).await.unwrap();
@@ -162,7 +332,10 @@ async fn relay(client: TcpStream, server: TcpStream, fault: Arc<Mutex<Option<Fau
             }
         }
         if !matches!(from_client.read_buf(&mut buffer).await, Ok(1..)) {
-            back.abort();
+            if line.hole.load(Ordering::Acquire) {
+                // The server is not told either.
+                std::future::pending::<()>().await;
+            }
             return;
         }
     }
@@ -174,12 +347,26 @@ async fn pump_back(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     after: tokio::sync::watch::Receiver<After>,
+    line: Arc<Line>,
 ) {
     let mut buffer = BytesMut::new();
     let mut started = true;
     while let Ok(1..) = from.read_buf(&mut buffer).await {
         let mut passed = BytesMut::new();
         while let Some(message) = split_message(&mut buffer, &mut started) {
+            match line.meet(Sender::Server, &message).await {
+                Fate::Passes => {}
+                Fate::Lost => continue,
+                Fate::Ends => {
+                    to.write_all(&passed).await.ok();
+                    to.shutdown().await.unwrap();
+                    // What the engine says goes on; the server's answers are lost.
+                    while matches!(from.read_buf(&mut buffer).await, Ok(1..)) {
+                        buffer.clear();
+                    }
+                    return;
+                }
+            }
             // Ready for the next query: all of the answer to COMMIT is before it.
             if message.first() == Some(&b'Z') {
                 match *after.borrow() {
@@ -218,12 +405,22 @@ fn split_message(buffer: &mut BytesMut, started: &mut bool) -> Option<BytesMut> 
     Some(buffer.split_to(total))
 }
 
-/// A Bind of the unnamed portal to the statement named `commit`.
-fn is_commit(message: &[u8]) -> bool {
+/// Whether this is a Bind of the unnamed portal to that statement.
+fn binds(message: &[u8], statement: &[u8]) -> bool {
+    let rest = message.get(6..).unwrap_or_default();
     message.first() == Some(&b'B')
-        && message
-            .get(5..)
-            .is_some_and(|body| body.starts_with(b"\0commit\0"))
+        && message.get(5) == Some(&0)
+        && rest
+            .strip_prefix(statement)
+            .is_some_and(|rest| rest.first() == Some(&0))
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 fn bind_as(statement: &[u8]) -> Vec<u8> {

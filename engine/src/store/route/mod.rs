@@ -1,0 +1,434 @@
+//! Which server to talk to, and when to stop talking to it.
+//!
+//! Owns: the addresses behind a database URL, what the lookout last concluded
+//! about them, and the signal that cuts whatever waits for a server left behind.
+//! Never: opens a connection (sessions do) or asks a server (the lookout does).
+//! Bound: `TARGETS_MAX` addresses per URL.
+//! Invariant: a session opened under one epoch is cut when the next one begins,
+//! so that nothing waits for a server that is not the primary any more.
+
+mod choose;
+mod durability;
+mod facts;
+mod lookout;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio_postgres::Config;
+use tokio_postgres::config::Host;
+
+pub use durability::{Durability, Mode, Replication};
+pub use facts::Facts;
+pub use lookout::{Lookout, LookoutSettings};
+
+/// Addresses tried of one URL; a name that resolves to more is no database's.
+const TARGETS_MAX: usize = 32;
+/// When nobody said how long a silent peer is waited for.
+const PEER_SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// One address of one server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// As the URL names it; what a certificate is checked against.
+    pub host: Host,
+    /// What the name resolved to; none for a Unix socket.
+    pub ip: Option<IpAddr>,
+    /// Its port.
+    pub port: u16,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Unix(folder) => write!(formatter, "{}:{}", folder.display(), self.port),
+            Host::Tcp(name) => {
+                write!(formatter, "{name}:{}", self.port)?;
+                match self.ip {
+                    Some(ip) if ip.to_string() != *name => write!(formatter, " ({ip})"),
+                    Some(_) | None => Ok(()),
+                }
+            }
+        }
+    }
+}
+
+impl Target {
+    /// `config` with this target alone: who signs in, and to which database.
+    #[must_use]
+    pub fn narrow(&self, config: &Config) -> Config {
+        let mut only = Config::new();
+        if let Some(user) = config.get_user() {
+            only.user(user);
+        }
+        if let Some(password) = config.get_password() {
+            only.password(password);
+        }
+        if let Some(name) = config.get_dbname() {
+            only.dbname(name);
+        }
+        if let Some(options) = config.get_options() {
+            only.options(options);
+        }
+        if let Some(name) = config.get_application_name() {
+            only.application_name(name);
+        }
+        only.ssl_mode(config.get_ssl_mode())
+            .channel_binding(config.get_channel_binding())
+            .target_session_attrs(config.get_target_session_attrs())
+            .port(self.port);
+        match &self.host {
+            Host::Tcp(name) => only.host(name),
+            Host::Unix(folder) => only.host_path(folder),
+        };
+        if let Some(ip) = self.ip {
+            only.hostaddr(ip);
+        }
+        only
+    }
+}
+
+/// One host of a URL, not resolved yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    host: Host,
+    /// Given beside the name, so that no name service is asked.
+    ip: Option<IpAddr>,
+    port: u16,
+}
+
+impl Named {
+    /// The hosts of a URL, in its order.
+    pub(crate) fn all(config: &Config) -> Vec<Self> {
+        let (hosts, ips, ports) = (
+            config.get_hosts(),
+            config.get_hostaddrs(),
+            config.get_ports(),
+        );
+        (0..hosts.len().max(ips.len()))
+            .filter_map(|index| {
+                let ip = ips.get(index).copied();
+                let named = hosts.get(index).cloned();
+                let host = named.or_else(|| ip.map(|ip| Host::Tcp(ip.to_string())))?;
+                let port = ports.get(index).or_else(|| ports.first()).copied();
+                let port = port.unwrap_or(5432);
+                Some(Self { host, ip, port })
+            })
+            .collect()
+    }
+
+    /// Its addresses as of now; `None` if the name cannot be resolved. Asked again
+    /// at every attempt: the failover of a managed database is a change of name.
+    pub(crate) async fn resolve(&self) -> Option<Vec<Target>> {
+        let target = |ip| Target {
+            host: self.host.clone(),
+            ip,
+            port: self.port,
+        };
+        match (&self.host, self.ip) {
+            (Host::Unix(_), _) => Some(vec![target(None)]),
+            (Host::Tcp(_), Some(ip)) => Some(vec![target(Some(ip))]),
+            (Host::Tcp(name), None) => {
+                let found = tokio::net::lookup_host((name.as_str(), self.port)).await;
+                let mut targets: Vec<Target> = Vec::new();
+                for address in found.ok()? {
+                    let target = target(Some(address.ip()));
+                    if targets.len() < TARGETS_MAX && !targets.contains(&target) {
+                        targets.push(target);
+                    }
+                }
+                Some(targets)
+            }
+        }
+    }
+}
+
+/// What the lookout last concluded.
+#[derive(Clone, Debug, Default)]
+pub struct Outlook {
+    /// Counts the changes of the primary, its loss included.
+    pub epoch: u64,
+    /// The server that takes writes, with its last answer.
+    pub primary: Option<(Target, Facts)>,
+    /// Whether its last question went unanswered; it is given up if that goes on.
+    pub doubtful: bool,
+    /// Why there is none, in words.
+    pub trouble: String,
+    /// What `--durability` misses on the primary; nothing is committed then.
+    pub shortfall: Option<String>,
+    /// The standby that reads may go to.
+    pub replica: Option<Replica>,
+    /// Counts the changes of the replica.
+    replica_epoch: u64,
+    /// How far the best replica was behind when last asked.
+    pub replica_lag: Option<Duration>,
+}
+
+/// A standby that follows.
+#[derive(Clone, Debug)]
+pub struct Replica {
+    /// Where.
+    pub target: Target,
+    /// Until then it is not further behind than allowed.
+    pub fresh_until: Instant,
+}
+
+/// Which of the servers a session wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Primary,
+    Replica,
+}
+
+/// The way to one side. Clones share the outlook.
+#[derive(Clone)]
+pub struct Route {
+    config: Config,
+    side: Side,
+    outlook: Option<watch::Receiver<Outlook>>,
+    peer_silence_max: Duration,
+}
+
+impl fmt::Debug for Route {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The configuration holds a password.
+        formatter
+            .debug_struct("Route")
+            .field("side", &self.side)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Route {
+    /// Without a lookout: every host is tried in order, each time.
+    #[must_use]
+    pub fn direct(config: Config) -> Self {
+        Self {
+            config,
+            side: Side::Primary,
+            outlook: None,
+            peer_silence_max: PEER_SILENCE_MAX,
+        }
+    }
+
+    /// Who signs in, and where to; all hosts.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Unacknowledged data for so long means that the peer is gone, not slow.
+    #[must_use]
+    pub const fn peer_silence_max(&self) -> Duration {
+        self.peer_silence_max
+    }
+
+    /// Where to connect now, the best first, and what cuts sessions opened there.
+    /// Watched, that is one server or none.
+    pub async fn targets(&self) -> (Vec<Target>, Lifeline) {
+        let Some(outlook) = &self.outlook else {
+            let mut targets = Vec::new();
+            for named in Named::all(&self.config) {
+                targets.extend(named.resolve().await.unwrap_or_default());
+            }
+            return (targets, Lifeline::default());
+        };
+        // Before connecting: what leads to the server of then is cut as well.
+        let seen = outlook.borrow();
+        let lifeline = Lifeline {
+            watched: Some((outlook.clone(), self.side)),
+            epoch: self.side.epoch(&seen),
+        };
+        let target = match self.side {
+            Side::Primary => seen.primary.as_ref().map(|(target, _)| target.clone()),
+            Side::Replica => seen
+                .replica
+                .as_ref()
+                .filter(|replica| Instant::now() < replica.fresh_until)
+                .map(|replica| replica.target.clone()),
+        };
+        (target.into_iter().collect(), lifeline)
+    }
+
+    /// As [`Self::targets`], waiting until there is one; the caller bounds it.
+    pub async fn some_target(&self) -> (Vec<Target>, Lifeline) {
+        loop {
+            let found = self.targets().await;
+            if !found.0.is_empty() || self.outlook.is_none() {
+                return found;
+            }
+            self.pause(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Whether it leads to the server that takes writes.
+    #[must_use]
+    pub fn is_to_primary(&self) -> bool {
+        self.side == Side::Primary
+    }
+
+    /// Whether the replica may be asked: never true of the primary's side.
+    #[must_use]
+    pub fn has_fresh_replica(&self) -> bool {
+        let outlook = self.outlook.as_ref().filter(|_| !self.is_to_primary());
+        outlook.is_some_and(|outlook| {
+            let seen = outlook.borrow();
+            let replica = seen.replica.as_ref();
+            replica.is_some_and(|replica| Instant::now() < replica.fresh_until)
+        })
+    }
+
+    /// Whether a server to connect to is known; true if nobody watches.
+    #[must_use]
+    pub fn leads_somewhere(&self) -> bool {
+        self.outlook.as_ref().is_none_or(|outlook| {
+            let seen = outlook.borrow();
+            match self.side {
+                Side::Primary => seen.primary.is_some(),
+                Side::Replica => seen.replica.is_some(),
+            }
+        })
+    }
+
+    /// Whether a server is known that may be committed to; true if nobody watches.
+    #[must_use]
+    pub fn takes_commits(&self) -> bool {
+        self.outlook.as_ref().is_none_or(|outlook| {
+            let seen = outlook.borrow();
+            seen.primary.is_some() && seen.shortfall.is_none()
+        })
+    }
+
+    /// What keeps commits from being as durable as demanded, if anything.
+    #[must_use]
+    pub fn shortfall(&self) -> Option<String> {
+        let outlook = self.outlook.as_ref()?;
+        outlook.borrow().shortfall.clone()
+    }
+
+    /// Why no server takes writes, in words; empty if one does or nobody watches.
+    #[must_use]
+    pub fn trouble(&self) -> String {
+        let outlook = self.outlook.as_ref();
+        outlook.map_or_else(String::new, |outlook| outlook.borrow().trouble.clone())
+    }
+
+    /// Waits that long, or less if another server is the one meanwhile.
+    pub async fn pause(&self, limit: Duration) {
+        let Some(outlook) = &self.outlook else {
+            return tokio::time::sleep(limit).await;
+        };
+        let mut outlook = outlook.clone();
+        let (epoch, blocked) = {
+            let seen = outlook.borrow_and_update();
+            (self.side.epoch(&seen), seen.shortfall.is_some())
+        };
+        let changed = outlook.wait_for(|seen| {
+            self.side.epoch(seen) != epoch || (blocked && seen.shortfall.is_none())
+        });
+        let changed = async {
+            if changed.await.is_err() {
+                // Nobody watches any more: the engine is stopping.
+                std::future::pending::<()>().await;
+            }
+        };
+        // Over or changed: the caller looks again.
+        drop(tokio::time::timeout(limit, changed).await);
+    }
+}
+
+impl Side {
+    const fn epoch(self, outlook: &Outlook) -> u64 {
+        match self {
+            Self::Primary => outlook.epoch,
+            Self::Replica => outlook.replica_epoch,
+        }
+    }
+}
+
+/// Ends the waiting of a session whose server is the one no more.
+#[derive(Clone, Debug, Default)]
+pub struct Lifeline {
+    watched: Option<(watch::Receiver<Outlook>, Side)>,
+    epoch: u64,
+}
+
+impl Lifeline {
+    /// Whether it is cut.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.watched
+            .as_ref()
+            .is_some_and(|(outlook, side)| side.epoch(&outlook.borrow()) != self.epoch)
+    }
+
+    /// Returns once it is cut; never, if nobody watches.
+    pub async fn cut(&mut self) {
+        let epoch = self.epoch;
+        if let Some((outlook, side)) = &mut self.watched
+            && outlook
+                .wait_for(|seen| side.epoch(seen) != epoch)
+                .await
+                .is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(url: &str, expected: &[&str]) {
+        let config: Config = url.parse().unwrap();
+        let shown: Vec<_> = Named::all(&config)
+            .into_iter()
+            .map(|named| {
+                let target = Target {
+                    host: named.host,
+                    ip: named.ip,
+                    port: named.port,
+                };
+                target.to_string()
+            })
+            .collect();
+        assert_eq!(shown, expected, "{url}");
+    }
+
+    #[test]
+    fn every_host_of_a_url_has_its_port() {
+        check("postgres://u@a,b/d", &["a:5432", "b:5432"]);
+        check("postgres://u@a:1,b:2/d", &["a:1", "b:2"]);
+        check("host=a,b port=7 user=u", &["a:7", "b:7"]);
+        check("hostaddr=10.0.0.1 user=u", &["10.0.0.1:5432"]);
+        check("host=db hostaddr=10.0.0.1 user=u", &["db:5432 (10.0.0.1)"]);
+        check("postgres://u@%2Frun%2Fpg:5433/d", &["/run/pg:5433"]);
+    }
+
+    #[test]
+    fn one_host_of_many_keeps_who_signs_in_and_how() {
+        let config: Config = "postgres://u:secret@a:1,b:2/d?options=-c%20x%3D1"
+            .parse()
+            .unwrap();
+        let target = Target {
+            host: Host::Tcp("b".into()),
+            ip: Some([10, 0, 0, 2].into()),
+            port: 2,
+        };
+        let only = target.narrow(&config);
+        assert_eq!(only.get_hosts(), [Host::Tcp("b".into())]);
+        assert_eq!(only.get_hostaddrs(), [IpAddr::from([10, 0, 0, 2])]);
+        assert_eq!(only.get_ports(), [2]);
+        assert_eq!(only.get_user(), Some("u"));
+        assert_eq!(only.get_password(), Some(&b"secret"[..]));
+        assert_eq!(
+            (only.get_dbname(), only.get_options()),
+            (Some("d"), Some("-c x=1"))
+        );
+    }
+}
