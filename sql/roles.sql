@@ -90,6 +90,21 @@ GRANT INSERT ON commits, transfers, reversals, rejections, idempotency_keys TO e
 GRANT INSERT (id, currency_id, min_balance, name, owner) ON accounts TO engine_app;
 -- and change in these columns. SELECT ... FOR UPDATE needs one such column.
 GRANT UPDATE (balance, version, head_id, updated_at, status, min_balance, name) ON accounts TO engine_app;
+-- It shows, and may demand, which standbys follow (pg_stat_replication). Without
+-- this it sees that COMMIT waits for standbys, not whether they are there. It also
+-- lets it see other sessions' statements, which hold no values of the engine's.
+DO $$
+BEGIN
+    IF NOT pg_has_role('engine_app', 'pg_read_all_stats', 'MEMBER') THEN
+        GRANT pg_read_all_stats TO engine_app;
+    END IF;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE NOTICE 'engine_app cannot see standbys: grant it pg_read_all_stats';
+    WHEN unique_violation OR internal_error THEN
+        NULL; -- Roles belong to the server: another database granted it just now.
+END
+$$;
 -- A commit's number may be drawn before its row is written.
 GRANT USAGE ON SEQUENCE commits_id_seq TO engine_app;
 

@@ -11,7 +11,8 @@
 -- $24 uuid[] transfers, $25 integer[] periods;
 -- of the accounts, paired: $26 integer, how many, $27 bigint[] ids, $28 bigint[]
 -- balances, $29 bigint[] versions, $30 uuid[] heads.
--- Rows: one. Fewer accounts than $26 divide by zero, so that the COMMIT which
+-- Rows: one. Fewer accounts than $26 divide by zero, as does a standby that is
+-- demanded and not waited for (commit_insert_commit.sql), so that the COMMIT which
 -- follows in the same round trip rolls back instead.
 -- Locks: the account rows are locked already.
 -- Arrays are subscripted rather than unnested: unnest of many arrays fills a
@@ -33,7 +34,9 @@ WITH moved AS (
       FROM generate_series(1, $21::integer) AS n
 ), numbered AS (
     INSERT INTO commits (id, engine_id, transfer_count, rejection_count) OVERRIDING SYSTEM VALUE
-    VALUES ($1::bigint, $2::uuid, $3::integer, $4::integer)
+    VALUES ($1::bigint, $2::uuid, $3::integer,
+            $4::integer / (CASE WHEN current_setting('engine.durability', true) = 'sync-standby'
+                                 AND current_setting('synchronous_standby_names') = '' THEN 0 ELSE 1 END))
 ), changed AS (
     UPDATE accounts AS a
        SET balance = ($28::bigint[])[n], version = ($29::bigint[])[n], head_id = ($30::uuid[])[n], updated_at = now()

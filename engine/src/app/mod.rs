@@ -31,7 +31,9 @@ use crate::clock::Clock;
 use crate::config::{self, AccessLog, DatabaseUrl, LogFormat, ServeConfig};
 use crate::http;
 use crate::lock_queue::{BatchLimits, LockQueue};
-use crate::store::commit::{CommitSession, CommitSettings, OpenError, session_parameters};
+use crate::store::commit::{
+    CommitSession, CommitSettings, OpenError, demand_sync_standby, session_parameters,
+};
 use crate::store::link::{Link, LinkError};
 use crate::store::migrate::{SchemaError, check_schema};
 use crate::store::read::{ReadSettings, Reader};
@@ -485,6 +487,14 @@ fn batch_limits(config: &ServeConfig) -> BatchLimits {
 
 fn batch_settings(config: &ServeConfig, route: Route) -> BatchSettings {
     let (batch, limits) = (&config.tuning.batch, &config.tuning.database);
+    let mut parameters = session_parameters(
+        limits.lock_timeout,
+        limits.statement_timeout,
+        limits.idle_in_transaction_timeout,
+    );
+    if durability(config) == route::Durability::SyncStandby {
+        parameters.push(demand_sync_standby());
+    }
     BatchSettings {
         policy: Policy {
             committers: usize::from(batch.committers),
@@ -497,11 +507,7 @@ fn batch_settings(config: &ServeConfig, route: Route) -> BatchSettings {
                 route,
                 connect_timeout: limits.database_connect_timeout,
                 round_trip_timeout: limits.statement_timeout.saturating_add(SILENCE_MARGIN),
-                parameters: session_parameters(
-                    limits.lock_timeout,
-                    limits.statement_timeout,
-                    limits.idle_in_transaction_timeout,
-                ),
+                parameters,
             },
             idempotency_retention: config.tuning.admission.idempotency_retention,
             engine_id: Uuid::from_u64_pair(random(), random()),

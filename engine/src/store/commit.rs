@@ -199,6 +199,13 @@ pub fn session_parameters(
     .to_vec()
 }
 
+/// The parameter that makes each commit check for itself, at the last moment, that
+/// it waits for a synchronous standby: the lookout may hear of a change too late.
+#[must_use]
+pub fn demand_sync_standby() -> (String, String) {
+    ("engine.durability".to_owned(), "sync-standby".to_owned())
+}
+
 /// Why a session could not be opened. Nothing was written.
 #[derive(Debug)]
 pub enum OpenError {

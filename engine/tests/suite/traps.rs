@@ -424,6 +424,35 @@ async fn a_commit_that_would_leave_an_account_unwritten_is_rolled_back() {
     verify(&database).await;
 }
 
+/// The setting may change between the last look and COMMIT: the commit looks itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_would_wait_for_no_demanded_standby_is_rolled_back() {
+    let database = database().await;
+    let core = Core::start(&database.url, &CoreSettings::default());
+    fund(&database.url, &core, 2, "10.00").await;
+    core.stop().await;
+    let mut settings = CoreSettings::default();
+    let demand = engine::store::commit::demand_sync_standby();
+    settings.parameters.push(demand);
+    // No lookout here, and the server has no standby.
+    let core = Core::start(&database.url, &settings);
+    let small = core
+        .admission
+        .transfer(keyed(1, transfer(1, 2, "4.00")), in_seconds(30))
+        .await;
+    assert_eq!(small, Err(Refused::DatabaseUnavailable));
+    // Too large for one statement.
+    let large = core
+        .admission
+        .group(vec![transfer(1, 2, "0.01"); 100], in_seconds(30))
+        .await;
+    assert_eq!(large, Err(Refused::DatabaseUnavailable));
+    core.stop().await;
+    assert_eq!(balance(&database, 1).await, 1_000);
+    assert_eq!(transfers(&database).await, 2);
+    verify(&database).await;
+}
+
 /// A stopped engine's open transaction holds rows; the server ends it, and the
 /// others go on.
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use super::failover::Pair;
 use super::servers::{Private, verify_at};
 use super::standby::{ask, signal_server, tell, until};
 use super::text;
-use crate::support::daemon::{Daemon, eventually};
+use crate::support::daemon::{Daemon, Request, eventually};
 
 const PAY: &str = r#"{"from":0,"to":1,"amount":1}"#;
 
@@ -291,4 +291,57 @@ async fn an_engine_that_wakes_up_after_a_failover_contradicts_nothing() {
     assert_eq!(sleeper.stop().await.code, Some(0));
     assert_eq!(daemon.stop().await.code, Some(0));
     verify_at(&pair.second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_wait_for_a_standby_is_no_acknowledgement() {
+    const WAITS: &str = "SELECT (count(*) > 0)::text FROM pg_stat_activity
+                          WHERE application_name = 'engine-commit' AND wait_event = 'SyncRep'";
+    let primary = Private::start(false, &[]).await;
+    let url = primary.ledger().await;
+    let arguments = [
+        "--request-deadline",
+        "40s",
+        // No limit of the server's ends the wait by itself.
+        "--statement-timeout",
+        "1s",
+        "--lock-timeout",
+        "200ms",
+    ];
+    let daemon = Daemon::start_on(&url, &arguments).await;
+    daemon.open(1, 100).await;
+    let set = async |names: &str| {
+        let sql = format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'");
+        let local = "SET synchronous_commit = local";
+        tell(&url, &[local, &sql, "SELECT pg_reload_conf()"]).await;
+    };
+    set("nobody").await;
+    let api = daemon.api;
+    let call = tokio::spawn(async move {
+        let pay = Request::new("POST", "/transaction").json(PAY).key("k");
+        crate::support::client::call(api, &pay).await
+    });
+    until(&url, "waiting for the standby", WAITS).await;
+    let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+                   WHERE application_name = 'engine-commit' AND wait_event = 'SyncRep'";
+    tell(&url, &["SET synchronous_commit = local", cancel]).await;
+    eventually("warned", async || {
+        let page = daemon.metrics().await;
+        page.sum("engine_commit_retries_total", r#"cause="commit_warning""#) > 0.0
+    })
+    .await;
+    // Everyone can see the transfer by now; the look-up finds it, and waits as well.
+    until(&url, "waiting again", WAITS).await;
+    let stored = "SELECT (count(*) = 1)::text FROM transfers WHERE amount = 100";
+    until(&url, "stored on this server", stored).await;
+    assert!(!call.is_finished(), "acknowledged without a standby");
+    set("").await;
+    let reply = call.await.unwrap();
+    assert_eq!(reply.status, 200, "{reply:?}");
+    until(&url, "once", stored).await;
+    let page = daemon.metrics().await;
+    assert!(page.sum("engine_outcomes_looked_up_total", r#"result="found""#) > 0.0);
+    assert_eq!(daemon.stop().await.code, Some(0));
+    verify_at(&url).await;
+    primary.stop().await;
 }

@@ -69,6 +69,15 @@ async fn copy_rows(client: &Client) -> TransferId {
     id
 }
 
+#[tokio::test]
+async fn the_engines_role_sees_which_standbys_follow() {
+    let database = with_roles().await;
+    let link = connect_as(&database, "engine_app").await;
+    let sees = "SELECT pg_has_role('pg_read_all_stats', 'MEMBER')";
+    let sees: bool = link.client.query_one(sees, &[]).await.unwrap().get(0);
+    assert!(sees);
+}
+
 /// The statement shapes of a commit, in its order.
 #[tokio::test]
 async fn the_engines_role_can_commit() {
