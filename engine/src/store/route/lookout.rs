@@ -31,6 +31,9 @@ const ASK_EVERY_MIN: Duration = Duration::from_millis(50);
 /// Positions of the primary that are remembered, to tell how far a replica is behind.
 const SAMPLES_MAX: usize = 4_096;
 
+/// Of a server that has had no time to answer.
+const UNASKED: &str = "not asked yet";
+
 /// What is watched, and how impatiently.
 #[derive(Clone, Debug)]
 pub struct LookoutSettings {
@@ -56,6 +59,7 @@ pub struct Lookout {
     watched: Vec<Watched>,
     next_id: u64,
     outlook: watch::Sender<Outlook>,
+    started: Instant,
     /// The newest history written to.
     seen: Option<DatabaseIdentity>,
     /// Where the primary's WAL was, and when at the latest; the newest last.
@@ -105,7 +109,7 @@ impl Lookout {
     #[must_use]
     pub fn new(settings: LookoutSettings) -> (Self, Route, Route) {
         let (sender, outlook) = watch::channel(Outlook {
-            trouble: "not asked yet".to_owned(),
+            trouble: UNASKED.to_owned(),
             ..Outlook::default()
         });
         let named = |config: &Config, side| Named::all(config).into_iter().map(move |n| (side, n));
@@ -128,6 +132,7 @@ impl Lookout {
             watched: Vec::new(),
             next_id: 0,
             outlook: sender,
+            started: Instant::now(),
             seen: None,
             samples: VecDeque::new(),
             replica: None,
@@ -202,7 +207,7 @@ impl Lookout {
                 target,
                 named: true,
                 answer: None,
-                trouble: "not asked yet".to_owned(),
+                trouble: UNASKED.to_owned(),
             };
             self.next_id = self.next_id.wrapping_add(1);
             steps.push(self.ask(&watched, None, Duration::ZERO));
@@ -377,7 +382,24 @@ impl Lookout {
         });
     }
 
+    /// Whether some host has had no chance to answer yet: the first to answer after a
+    /// start may be an old primary. One that says nothing is not waited for long.
+    fn is_hasty(&self) -> bool {
+        let unheard = |host: usize| {
+            let mut all = self.watched.iter().filter(|watched| watched.host == host);
+            let heard = all.all(|watched| watched.answer.is_some() || watched.trouble != UNASKED);
+            !heard || !self.watched.iter().any(|watched| watched.host == host)
+        };
+        self.seen.is_none()
+            && self.started.elapsed() < self.settings.failover_detect
+            && (0..self.hosts.len())
+                .any(|host| self.hosts[host].0 == Side::Primary && unheard(host))
+    }
+
     fn find_primary(&self) -> Option<(Target, Facts)> {
+        if self.is_hasty() {
+            return None;
+        }
         let current = self.outlook.borrow().primary.clone();
         let mut candidates = Vec::new();
         let mut places = Vec::new();

@@ -301,7 +301,7 @@ async fn a_cancelled_wait_for_a_standby_is_no_acknowledgement() {
     let url = primary.ledger().await;
     let arguments = [
         "--request-deadline",
-        "40s",
+        "55s",
         // No limit of the server's ends the wait by itself.
         "--statement-timeout",
         "1s",
@@ -324,8 +324,9 @@ async fn a_cancelled_wait_for_a_standby_is_no_acknowledgement() {
     until(&url, "waiting for the standby", WAITS).await;
     let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity
                    WHERE application_name = 'engine-commit' AND wait_event = 'SyncRep'";
-    tell(&url, &["SET synchronous_commit = local", cancel]).await;
+    // Again, if the engine had given that session up before the warning came.
     eventually("warned", async || {
+        tell(&url, &["SET synchronous_commit = local", cancel]).await;
         let page = daemon.metrics().await;
         page.sum("engine_commit_retries_total", r#"cause="commit_warning""#) > 0.0
     })
