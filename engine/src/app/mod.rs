@@ -30,6 +30,7 @@ use crate::cache::{Balances, CacheError};
 use crate::clock::Clock;
 use crate::config::ServeConfig;
 use crate::config::{AccessLog, LogFormat};
+use crate::entropy::Entropy;
 use crate::http;
 use crate::lock_queue::{BatchLimits, LockQueue};
 use crate::store::commit::{CommitSession, CommitSettings, OpenError, session_parameters};
@@ -456,6 +457,7 @@ fn batch_limits(config: &ServeConfig) -> BatchLimits {
 fn batch_settings(config: &ServeConfig, database: tokio_postgres::Config) -> BatchSettings {
     let (batch, limits) = (&config.tuning.batch, &config.tuning.database);
     BatchSettings {
+        entropy: Entropy::System,
         policy: Policy {
             committers: usize::from(batch.committers),
             parallel_transfers_min: PARALLEL_TRANSFERS_MIN,

@@ -13,11 +13,17 @@ use tokio_postgres::config::Host;
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    #[cfg(feature = "simulation")]
+    Simulated(crate::simulation::ClientEnd),
 }
 
 impl Stream {
     /// Opens a socket to one host of the configuration.
     pub(super) async fn open(host: &Host, port: u16, user_timeout: Duration) -> io::Result<Self> {
+        #[cfg(feature = "simulation")]
+        if let Some(dialed) = crate::simulation::dial(host, port).await {
+            return dialed.map(Self::Simulated);
+        }
         match host {
             Host::Tcp(name) => {
                 let stream = TcpStream::connect((name.as_str(), port)).await?;
@@ -44,6 +50,9 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.ready(interest).await.map(drop),
             Self::Unix(stream) => stream.ready(interest).await.map(drop),
+            // It takes whatever is written.
+            #[cfg(feature = "simulation")]
+            Self::Simulated(_) => Ok(()),
         }
     }
 
@@ -52,6 +61,8 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
             Self::Unix(stream) => stream.try_write(bytes),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(stream) => stream.try_write(bytes),
         }
     }
 
@@ -60,6 +71,8 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.try_read_buf(buffer),
             Self::Unix(stream) => stream.try_read_buf(buffer),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(stream) => stream.try_read_buf(buffer),
         }
     }
 
@@ -68,6 +81,8 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.read_buf(buffer).await,
             Self::Unix(stream) => stream.read_buf(buffer).await,
+            #[cfg(feature = "simulation")]
+            Self::Simulated(stream) => stream.read_buf(buffer).await,
         }
     }
 }
