@@ -220,6 +220,9 @@ fn choose(rng: &mut Rng) -> Option<TaskId> {
     with(|tasks| {
         let mut ready = tasks.queue.ready();
         ready.retain(|id| tasks.all.contains_key(id));
+        // Who is ready counts, not who was woken first: a `watch` channel wakes
+        // its receivers in an order by chance that no seed decides.
+        ready.sort_unstable();
         let thawed: Vec<usize> = (0..ready.len())
             .filter(|at| {
                 let task = tasks.all.get(&ready[*at]);
