@@ -34,6 +34,7 @@ impl Clock {
     /// Monotonic time, for durations and deadlines.
     #[must_use]
     pub fn now(&self) -> Instant {
-        Instant::now()
+        // tokio's clock is the system's, unless a simulation has paused it.
+        tokio::time::Instant::now().into_std()
     }
 }

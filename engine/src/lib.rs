@@ -15,8 +15,12 @@ pub mod clock;
 pub mod config;
 pub mod dev;
 pub mod domain;
+pub mod entropy;
 pub mod http;
 pub mod lock_queue;
+mod plant;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod store;
 pub mod supervisor;
 pub mod telemetry;

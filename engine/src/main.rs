@@ -1,6 +1,9 @@
 //! The `engine` command.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "simulation")]
+compile_error!("the engine is never built with planted bugs: leave the feature `simulation` off");
+
 mod commands;
 mod signals;
 

@@ -20,6 +20,7 @@ use crate::batch::{Answer, Committers, Failure, Submission, Work};
 use crate::clock::Clock;
 use crate::domain::fold::{ChangeOutcome, GroupFailure};
 use crate::domain::{AccountChange, Outcome, TransferRequest};
+use crate::plant::{Plant, planted};
 
 /// Why a call has no outcome. Only `OutcomeUnknown` may have had an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,9 @@ struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        if planted(Plant::PermitLeaked) {
+            return;
+        }
         self.gate
             .permits_used
             .fetch_sub(self.count, Ordering::AcqRel);
@@ -230,7 +234,10 @@ impl Admission {
             self.gate.committers.push(ticket);
         }
         // Both ways every item is read the same: answered, cancelled or unknown.
-        let left = deadline.saturating_duration_since(now);
+        let mut left = deadline.saturating_duration_since(now);
+        if planted(Plant::DeadlineIgnored) {
+            left *= 4;
+        }
         drop(tokio::time::timeout(left, submission.wait()).await);
         let mut answers = waiting.0.abandon();
         if !self.gate.committers.is_connected() {

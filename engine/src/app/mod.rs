@@ -29,6 +29,7 @@ use crate::batch::{BatchSettings, Committers, Policy};
 use crate::cache::{Balances, CacheError};
 use crate::clock::Clock;
 use crate::config::{self, AccessLog, DatabaseUrl, LogFormat, ServeConfig};
+use crate::entropy::Entropy;
 use crate::http;
 use crate::lock_queue::{BatchLimits, LockQueue};
 use crate::store::commit::{
@@ -496,6 +497,7 @@ fn batch_settings(config: &ServeConfig, route: Route) -> BatchSettings {
         parameters.push(demand_sync_standby());
     }
     BatchSettings {
+        entropy: Entropy::System,
         policy: Policy {
             committers: usize::from(batch.committers),
             parallel_transfers_min: PARALLEL_TRANSFERS_MIN,

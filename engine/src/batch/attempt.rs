@@ -1,6 +1,6 @@
 //! One attempt to commit: ask, fold, write.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use uuid::Uuid;
@@ -12,6 +12,7 @@ use crate::domain::fold::{Fold, Known, KnownKey};
 use crate::domain::id::TransferIds;
 use crate::domain::{Outcome, TransferId, TransferRequest};
 use crate::lock_queue::Claim;
+use crate::plant::{Plant, planted};
 use crate::store::commit::{Ask, CommitSession, FoundKey, Locked, StepError, Write};
 
 /// A fold yields to other tasks after this many transfers: at about 1 µs each it
@@ -84,13 +85,13 @@ pub(super) async fn attempt(
     ids: &mut TransferIds,
     clock: &Clock,
 ) -> Attempted {
-    let start = Instant::now();
+    let start = clock.now();
     let asked_ms = clock.unix_ms();
     let (locked, stored) = match look_up(session, tickets, pending).await {
         Ok(looked_up) => looked_up,
         Err(error) => return Attempted::FailedEarly(error),
     };
-    let lock = start.elapsed();
+    let lock = clock.now().saturating_duration_since(start);
     // The locks are held, so whoever held them before has ended: what is not
     // there now will never be.
     let found = pending.is_some_and(|pending| {
@@ -112,7 +113,10 @@ pub(super) async fn attempt(
     } else {
         fold_all(&mut fold, tickets, pending.is_some(), asked_ms).await
     };
-    let fold_took = start.elapsed().saturating_sub(lock);
+    let fold_took = clock
+        .now()
+        .saturating_duration_since(start)
+        .saturating_sub(lock);
     let requests: Vec<&TransferRequest> = tickets
         .iter()
         .flat_map(|ticket| ticket.work().requests())
@@ -128,6 +132,7 @@ pub(super) async fn attempt(
         accounts: fold.accounts(),
         requests: &requests,
     };
+    reply_too_early(tickets, &folded);
     let written = session.write(&write).await;
     let phases = Phases {
         lock,
@@ -140,9 +145,20 @@ pub(super) async fn attempt(
     match written {
         Ok(()) if found => Attempted::FoundCommitted,
         Ok(()) => Attempted::Committed(folded, phases),
+        Err(_) if planted(Plant::WriteErrorIgnored) => Attempted::Committed(folded, phases),
         Err(error) if found => Attempted::FailedConfirming(error),
+        Err(error) if planted(Plant::UnknownIsNothing) => Attempted::FailedWriting(error, None),
         Err(error @ StepError::Unknown(_)) => Attempted::FailedWriting(error, Some(folded)),
         Err(error) => Attempted::FailedWriting(error, None),
+    }
+}
+
+/// Only as a planted bug.
+fn reply_too_early(tickets: &[Ticket], folded: &Folded) {
+    if planted(Plant::ReplyBeforeCommit) {
+        for (ticket, answer) in tickets.iter().zip(&folded.answers) {
+            ticket.answer(answer.clone());
+        }
     }
 }
 
@@ -152,7 +168,18 @@ async fn look_up(
     tickets: &[Ticket],
     pending: Option<&Folded>,
 ) -> Result<(Locked, HashMap<TransferId, Outcome>), StepError> {
-    let locked = session.lock(&ask(tickets)).await?;
+    let early = match pending {
+        Some(pending) if planted(Plant::LookUpBeforeLocks) => {
+            Some(session.find(&pending.ids).await?)
+        }
+        _ => None,
+    };
+    let mut locked = session.lock(&ask(tickets)).await?;
+    if planted(Plant::FundsUnchecked) {
+        for account in locked.accounts.values_mut() {
+            account.min_balance = None;
+        }
+    }
     let mut wanted: Vec<Uuid> = locked
         .keys
         .iter()
@@ -161,7 +188,9 @@ async fn look_up(
     if let Some(pending) = pending {
         wanted.extend(&pending.ids);
     }
-    let stored = if wanted.is_empty() {
+    let stored = if let Some(early) = early {
+        early
+    } else if wanted.is_empty() {
         HashMap::new()
     } else {
         session.find(&wanted).await?
@@ -171,6 +200,7 @@ async fn look_up(
 
 fn known_keys(keys: &[FoundKey], stored: &HashMap<TransferId, Outcome>) -> HashMap<Uuid, KnownKey> {
     keys.iter()
+        .filter(|_| !planted(Plant::KeyCheckSkipped))
         .map(|found| {
             let outcome = stored
                 .get(&found.txn_id)
@@ -213,6 +243,8 @@ async fn fold_all(
             tokio::task::yield_now().await;
         }
     }
+    let mut accounts: Vec<Account> = fold.accounts().values().copied().collect();
+    crate::plant::pin(&mut accounts, |account| account.id);
     Folded {
         answers,
         unix_ms,
@@ -222,6 +254,6 @@ async fn fold_all(
             .map(|transfer| transfer.id.uuid())
             .chain(fold.rejections.iter().map(|rejection| rejection.id.uuid()))
             .collect(),
-        accounts: fold.accounts().values().copied().collect(),
+        accounts,
     }
 }

@@ -15,7 +15,9 @@ use super::ticket::{Answer, Failure, Ticket};
 use crate::clock::Clock;
 use crate::domain::id::TransferIds;
 use crate::domain::{Account, DatabaseIdentity};
+use crate::entropy::Entropy;
 use crate::lock_queue::{Batch, Claim, CloseReason, LockQueue, Placed};
+use crate::plant::{Plant, planted};
 use crate::store::commit::{CommitSession, CommitSettings, StepError};
 
 /// A batch that takes longer than this no longer counts as in flight: it may wait
@@ -35,6 +37,8 @@ pub struct BatchSettings {
     pub attempts_max: u32,
     /// First wait between attempts; doubles, with jitter, up to a second.
     pub backoff_min: Duration,
+    /// For ids and jitter.
+    pub entropy: Entropy,
     /// The sessions.
     pub commit: CommitSettings,
 }
@@ -131,6 +135,9 @@ impl Committers {
             .waiting
             .fetch_add(ticket.transfers(), Ordering::Relaxed);
         if self.shared.queue.push(ticket) == Placed::Joined {
+            if planted(Plant::WakeUpLost) && self.waiting() % 4 == 2 && self.in_flight() == 0 {
+                return;
+            }
             self.shared.nudge();
         }
     }
@@ -246,10 +253,10 @@ enum PartEnd {
 
 impl Worker {
     fn new(shared: Arc<Shared>, number: usize) -> Self {
-        let mut seed = [0; 8];
         // Without entropy there is no telling two engines' ids apart.
-        getrandom::fill(&mut seed).expect("the operating system gives random bytes");
-        let ids = TransferIds::new(u64::from_le_bytes(seed) | 1);
+        let seed = shared.settings.entropy.number();
+        let seed = seed.expect("the operating system gives random bytes");
+        let ids = TransferIds::new(seed | 1);
         Self {
             shared,
             number,
@@ -361,6 +368,9 @@ impl Worker {
                 .iter()
                 .map(|ticket| now.saturating_duration_since(ticket.admitted_at())),
         );
+        if planted(Plant::LocksFreedEarly) {
+            self.shared.queue.release(batch.id, accounts.clone());
+        }
         let mut parts = VecDeque::from([batch.members]);
         while let Some(part) = parts.pop_front() {
             if let PartEnd::Split(first, second) = self.commit(part).await {
@@ -411,6 +421,14 @@ impl Worker {
                     return PartEnd::Answered;
                 }
                 Attempted::FailedWriting(error, folded) => {
+                    if planted(Plant::CacheToldTooMuch)
+                        && let Some(folded) = &folded
+                    {
+                        let (identity, unix_ms) = (session.identity(), folded.unix_ms);
+                        shared
+                            .observer
+                            .committed(identity, unix_ms, &folded.accounts);
+                    }
                     if part.pending.take().is_some() {
                         shared.observer.looked_up(false);
                     }
@@ -585,12 +603,12 @@ impl Worker {
             .backoff_min
             .saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1).min(16)))
             .min(most);
-        let mut byte = [0];
         // A failure to get randomness costs jitter only.
-        if getrandom::fill(&mut byte).is_err() {
+        let Some(number) = self.shared.settings.entropy.number() else {
             return full;
-        }
-        full - full.mul_f64(f64::from(byte[0]) / 512.0)
+        };
+        let [byte, ..] = number.to_le_bytes();
+        full - full.mul_f64(f64::from(byte) / 512.0)
     }
 }
 
@@ -613,7 +631,7 @@ impl Part {
     /// In halves, or the end of the search: this one is the row at fault.
     fn bisect(&mut self) -> PartEnd {
         let mut first = std::mem::take(&mut self.tickets);
-        if 1 < first.len() {
+        if 1 < first.len() && !planted(Plant::BisectSkipped) {
             let second = first.split_off(first.len() / 2);
             return PartEnd::Split(first, second);
         }

@@ -36,6 +36,7 @@ use hashbrown::hash_map::Entry as Slot;
 use hashbrown::{HashMap, HashSet};
 
 use crate::domain::AccountId;
+use crate::plant::{Plant, planted};
 
 /// Limits of one floor (one shard of the engine's).
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +113,11 @@ impl Floor {
             reads_started: now,
             reads: [HashSet::new(), HashSet::new()],
             banned_until: now,
-            own_until: now + limits.ttl,
+            own_until: if planted(Plant::CacheTrustsAtStart) {
+                now
+            } else {
+                now + limits.ttl
+            },
             epoch: 0,
             history: 0,
         }
@@ -133,6 +138,9 @@ impl Floor {
             .entry(id)
             .and_modify(|known| *known = (*known).max(version))
             .or_insert(version);
+        if planted(Plant::CacheFloorMissing) {
+            newest.versions.clear();
+        }
         let put = if self.was_read(id, now) {
             self.origin(now)
         } else {
@@ -218,6 +226,9 @@ impl Floor {
             generation.started = now;
         }
         self.history = history;
+        if planted(Plant::CacheTrustsAtStart) && loss == Loss::Forgotten {
+            return;
+        }
         self.distrust(loss, now);
     }
 

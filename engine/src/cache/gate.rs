@@ -85,6 +85,7 @@ impl Gate {
     /// Connects, connects again when the breaker says so, and pings.
     pub(super) async fn keep(&self) {
         tokio::select! {
+            biased;
             () = self.closed() => {}
             () = self.keep_connected() => {}
         }
@@ -106,6 +107,7 @@ impl Gate {
                 Probe::Wait(backoff) => tokio::time::sleep(backoff).await,
                 Probe::NotNeeded => {
                     tokio::select! {
+                        biased;
                         () = self.opened.notified() => {}
                         () = tokio::time::sleep(PING_EVERY) => {
                             // As above.

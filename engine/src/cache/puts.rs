@@ -134,10 +134,12 @@ impl Puts {
                 }
             }
             backlog.extend(behind.drain().map(|(_, put)| put));
+            crate::plant::pin(&mut backlog, |put| put.entry.balance.account_id);
             let rest = backlog.len().saturating_sub(BEHIND_BATCH_MAX);
             jobs.extend(backlog.drain(rest..).map(|put| Job { put, done: None }));
             if jobs.is_empty() {
                 tokio::select! {
+                    biased;
                     () = self.wake.notified() => {}
                     () = gate.closed() => {}
                 }

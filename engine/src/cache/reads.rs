@@ -76,6 +76,7 @@ impl Reads {
             mem::swap(&mut batch, &mut self.waiting().waiters);
             if batch.is_empty() {
                 tokio::select! {
+                    biased;
                     () = self.wake.notified() => {}
                     () = gate.closed() => {}
                 }

@@ -95,6 +95,13 @@ impl Keyspace {
         }
     }
 
+    #[cfg(feature = "simulation")]
+    fn key(&self, id: AccountId) -> String {
+        let mut key = String::new();
+        self.write(id, &mut key);
+        key
+    }
+
     fn write(&self, id: AccountId, key: &mut String) {
         key.clear();
         key.push_str(&self.prefix);
@@ -106,6 +113,8 @@ pub(super) struct Store {
     client: Client,
     config: AsyncConnectionConfig,
     script: Script,
+    #[cfg(feature = "simulation")]
+    simulated: Option<crate::simulation::RedisLink>,
     /// Set by the prober, taken away when the breaker opens. Locked to clone it.
     connection: Mutex<Option<MultiplexedConnection>>,
 }
@@ -129,6 +138,8 @@ impl Store {
                 .set_connection_timeout(Some(connect_timeout))
                 .set_response_timeout(Some(timeout)),
             script: Script::new(include_str!("put_if_newer.lua")),
+            #[cfg(feature = "simulation")]
+            simulated: crate::simulation::redis(timeout),
             connection: Mutex::new(None),
         })
     }
@@ -137,6 +148,10 @@ impl Store {
     /// refuses one of them (full, a replica, loading, no permission) stays away
     /// rather than failing every second operation.
     pub(super) async fn connect(&self) -> Result<(), StoreError> {
+        #[cfg(feature = "simulation")]
+        if let Some(redis) = self.simulated {
+            return redis.ping().await.map_err(StoreError::Redis);
+        }
         let connection = self
             .client
             .get_multiplexed_async_connection_with_config(&self.config)
@@ -161,6 +176,10 @@ impl Store {
     }
 
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        #[cfg(feature = "simulation")]
+        if let Some(redis) = self.simulated {
+            return redis.ping().await.map_err(StoreError::Redis);
+        }
         let mut connection = self.connection()?;
         let pong = redis::cmd("PING").exec_async(&mut connection).await;
         pong.map_err(StoreError::Redis)
@@ -172,6 +191,11 @@ impl Store {
         keyspace: &Keyspace,
         ids: impl ExactSizeIterator<Item = AccountId>,
     ) -> Result<Vec<Text>, StoreError> {
+        #[cfg(feature = "simulation")]
+        if let Some(redis) = self.simulated {
+            let keys = ids.map(|id| keyspace.key(id)).collect();
+            return redis.get(keys).await.map_err(StoreError::Redis);
+        }
         let mut connection = self.connection()?;
         let keys = ids.len();
         let mut command = Cmd::with_capacity(keys + 1, (keys + 1) * KEY_BYTES);
@@ -197,6 +221,17 @@ impl Store {
         entries: impl ExactSizeIterator<Item = Entry> + Clone,
         ttl_ms: u64,
     ) -> Result<u64, StoreError> {
+        #[cfg(feature = "simulation")]
+        if let Some(redis) = self.simulated {
+            let entries = entries.map(|entry| {
+                let mut text = String::new();
+                entry.write(&mut text);
+                (keyspace.key(entry.balance.account_id), text)
+            });
+            let entries = entries.collect();
+            let put = redis.put_if_newer(entries, ttl_ms).await;
+            return put.map_err(StoreError::Redis);
+        }
         let mut connection = self.connection()?;
         let keys = entries.len();
         let mut command = Cmd::with_capacity(2 * keys + 4, (2 * keys + 4) * KEY_BYTES);

@@ -15,12 +15,18 @@ use super::super::route::Target;
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    #[cfg(feature = "simulation")]
+    Simulated(crate::simulation::ClientEnd),
 }
 
 impl Stream {
     /// Opens a socket to one address. A peer that acknowledges nothing for
     /// `silence_max` is gone, not slow.
     pub(super) async fn open(target: &Target, silence_max: Duration) -> io::Result<Self> {
+        #[cfg(feature = "simulation")]
+        if let Some(dialed) = crate::simulation::dial(&target.host, target.port).await {
+            return dialed.map(Self::Simulated);
+        }
         match (&target.host, target.ip) {
             (Host::Unix(folder), _) => {
                 let path = folder.join(format!(".s.PGSQL.{}", target.port));
@@ -55,6 +61,9 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.ready(interest).await.map(drop),
             Self::Unix(stream) => stream.ready(interest).await.map(drop),
+            // It takes whatever is written.
+            #[cfg(feature = "simulation")]
+            Self::Simulated(_) => Ok(()),
         }
     }
 
@@ -63,6 +72,8 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
             Self::Unix(stream) => stream.try_write(bytes),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(stream) => stream.try_write(bytes),
         }
     }
 
@@ -71,6 +82,8 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.try_read_buf(buffer),
             Self::Unix(stream) => stream.try_read_buf(buffer),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(stream) => stream.try_read_buf(buffer),
         }
     }
 
@@ -79,6 +92,8 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.read_buf(buffer).await,
             Self::Unix(stream) => stream.read_buf(buffer).await,
+            #[cfg(feature = "simulation")]
+            Self::Simulated(stream) => stream.read_buf(buffer).await,
         }
     }
 }

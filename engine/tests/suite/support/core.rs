@@ -8,6 +8,7 @@ use engine::batch::{BatchObserver, BatchSettings, Committers, Policy, retry::Cau
 use engine::clock::Clock;
 use engine::domain::DatabaseIdentity;
 use engine::domain::{Account, AccountId, DecimalAmount, IdempotencyKey, TransferRequest};
+use engine::entropy::Entropy;
 use engine::lock_queue::{BatchLimits, CloseReason, LockQueue};
 use engine::store::commit::CommitSettings;
 use engine::store::route::Route;
@@ -94,6 +95,7 @@ impl Core {
                 accounts_max: settings.transfers_max * 2,
             }),
             BatchSettings {
+                entropy: Entropy::System,
                 policy: Policy {
                     committers: settings.committers,
                     parallel_transfers_min: settings.parallel_transfers_min,
