@@ -3,6 +3,7 @@
 import platform
 import os
 import time
+import traceback
 
 import figures
 from faults import DrillError
@@ -49,13 +50,19 @@ def perform(entry, options):
         stage = Stage(place, entry.name, options)
         try:
             entry.steps(stage)
-            stage.finish()
+            if stage.skipped is None:
+                stage.finish()
         except DrillError as error:
             stage.promise("the drill came to its end", False, str(error))
+        except Exception:  # a mistake in the drill: told like a failure, cleaned up after
+            stage.promise("the drill came to its end", False, traceback.format_exc())
         document |= gather(stage)
         document["seconds"] = round(time.monotonic() - begun, 1)
         document["verdict"] = figures.outcome(document["promises"])
-        if document["verdict"] != "kept" or options.keep_logs:
+        if stage.skipped is not None and document["verdict"] != "kept" and not stage.promises:
+            document["verdict"] = "skipped"
+            document["notes"].append(f"skipped: {stage.skipped}")
+        if document["verdict"] == "BROKEN" or options.keep_logs:
             logs = options.out / f"{entry.name}.logs"
             place.keep_logs(logs)
             document["logs"] = str(logs)

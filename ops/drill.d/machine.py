@@ -41,6 +41,12 @@ class User:
             return {}
         return {"user": self.entry.pw_uid, "group": self.entry.pw_gid, "extra_groups": []}
 
+    def uid(self):
+        return os.geteuid() if self.entry is None else self.entry.pw_uid
+
+    def gid(self):
+        return os.getegid() if self.entry is None else self.entry.pw_gid
+
     def own(self, path):
         if self.entry is not None:
             os.chown(path, self.entry.pw_uid, self.entry.pw_gid)
@@ -60,13 +66,13 @@ class User:
         return done.returncode == 0
 
 
-def attempt(command, user=None, env=None, cwd=None, seconds=COMMAND_SECONDS_MAX):
+def attempt(command, user=None, env=None, cwd=None, seconds=COMMAND_SECONDS_MAX, stdin=""):
     """Runs a command to its end; its exit code and output."""
     name = Path(str(command[0])).name
     try:
         done = subprocess.run(
             [str(part) for part in command],
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -99,6 +105,10 @@ def version_of(program):
         return 0
     found = re.match(r"postgres \(PostgreSQL\) (\d+)", text)
     return int(found.group(1)) if found else 0
+
+
+def is_root():
+    return os.geteuid() == 0
 
 
 def postgres_folder():

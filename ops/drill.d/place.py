@@ -11,6 +11,7 @@ from processes import Processes, live_owner, sweep
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOCKETS_NOTE = "sockets"
+MOUNTS_NOTE = "mounts"
 
 
 class Place:
@@ -52,6 +53,13 @@ class Place:
         self.processes.end()
         remove(self.work)
 
+    def mount(self, folder, size_mib):
+        """A small file system in memory on a folder; root only. `remove` unmounts it."""
+        with open(self.work / MOUNTS_NOTE, "a", encoding="utf-8") as mounts:
+            mounts.write(f"{folder}\n")
+        owner = f"uid={self.user.uid()},gid={self.user.gid()},mode=700"
+        machine.run(["mount", "-t", "tmpfs", "-o", f"size={size_mib}m,{owner}", "drill", folder])
+
     def keep_logs(self, folder):
         """Copies the logs for a person to read."""
         shutil.rmtree(folder, ignore_errors=True)
@@ -66,6 +74,13 @@ def remove(work):
         sockets = Path((work / SOCKETS_NOTE).read_text())
     except OSError:
         sockets = None
+    try:
+        mounts = (work / MOUNTS_NOTE).read_text().splitlines()
+    except OSError:
+        mounts = []
+    for mount in mounts:
+        if Path(mount).is_relative_to(work) and os.path.ismount(mount):
+            machine.run(["umount", mount], check=False)
     if sockets is not None and sockets.name.startswith("drill."):
         shutil.rmtree(sockets, ignore_errors=True)
     shutil.rmtree(work, ignore_errors=True)

@@ -78,11 +78,12 @@ class Node:
         path.write_text(settings_text({**SETTINGS, **own, **settings}))
         self.place.user.own(path)
 
-    def init(self, **settings):
+    def init(self, wal_volume=None, **settings):
         self.place.user.folder(self.data)
+        wal = [] if wal_volume is None else ["--waldir", wal_volume / "pg_wal"]
         self.tool(
             "initdb", "--pgdata", self.data, "--username=postgres", "--encoding=UTF8",
-            "--locale=C", "--auth=trust", "--data-checksums", "--no-instructions",
+            "--locale=C", "--auth=trust", "--data-checksums", "--no-instructions", *wal,
         )  # fmt: skip
         with open(self.data / "postgresql.conf", "a", encoding="utf-8") as conf:
             conf.write("include_if_exists 'drill.conf'\n")
@@ -107,15 +108,17 @@ class Node:
             time.sleep(0.05)
         raise DrillError(f"PostgreSQL {self.name} is not ready:\n{self.process.log_tail()}")
 
-    def psql(self, *arguments, database=DATABASE, role="postgres", seconds=30):
+    def psql(self, *arguments, database=DATABASE, role="postgres", seconds=30, stdin=""):
         command = [
             self.place.psql, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1",
             "-d", f"host=127.0.0.1 port={self.port} user={role} dbname={database} connect_timeout=3",
         ]  # fmt: skip
-        return run(command + list(arguments), seconds=seconds, env=self.place.server_env()).strip()
+        options = {"seconds": seconds, "env": self.place.server_env(), "stdin": stdin}
+        return run(command + list(arguments), **options).strip()
 
     def query(self, sql, **options):
-        return self.psql("-c", sql, **options)
+        """The answer; the text goes through a pipe, for a list of ids may be long."""
+        return self.psql("-f", "-", stdin=sql, **options)
 
     def try_query(self, sql, **options):
         """The answer, or None if there is none."""

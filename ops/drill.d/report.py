@@ -6,7 +6,8 @@ WIDTH, HEIGHT = 960, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 28
 COLOURS = {"fault": "#b3261e", "repair": "#8a6100", "recovery": "#1b6e3c", "load": "#666", "event": "#333"}
 FIGURES = {
-    "rto_from_promotion_s": "first acknowledged transfer after the promotion was ordered, s",
+    "rto_s": "RTO: first acknowledged transfer after the repair began, s",
+    "cached_again_s": "balances from the cache again after, s",
     "outage_s": "longest time without an acknowledged transfer, s",
     "outage_began_s": "it began at, s",
     "throughput_before": "acknowledged requests per second before the fault",
@@ -62,7 +63,7 @@ def summary(documents):
         cells = [
             f"{document['seconds']:>8.0f}",
             f"{shown(figures.get('outage_s')):>10}",
-            f"{shown(figures.get('rto_from_promotion_s')):>8}",
+            f"{shown(figures.get('rto_s')):>8}",
             f"{shown(verify.get('acknowledged')):>10}",
             f"{shown(verify.get('missing')):>9}",
             f"{shown(doubled):>9}",

@@ -89,8 +89,11 @@ class Engine:
         ]
         return sum(values) if values else None
 
+    def call(self, method, path, body=None, headers=None):
+        return call(self.port, method, path, body, headers)
+
     def expect(self, method, path, body, statuses=(200, 201)):
-        status, answer = call(self.port, method, path, body)
+        status, answer = self.call(method, path, body)
         if status not in statuses:
             raise DrillError(f"{method} {path} answered {status}: {str(answer)[:300]}")
         return answer

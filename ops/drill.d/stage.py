@@ -52,6 +52,8 @@ class Stage:
         self.ended = {}
         self.faulted_at = None
         self.recovered_at = None
+        self.skipped = None
+        self.checks_after = []
 
     # --- what is told
 
@@ -76,22 +78,31 @@ class Stage:
         """A promise and whether it held; a broken one fails the drill."""
         self.promises.append({"name": name, "held": bool(held), "detail": str(detail)})
 
+    def skip(self, why):
+        """Says that this drill cannot be held here; that is no broken promise."""
+        self.skipped = why
+        self.say(f"  skipped: {why}")
+
+    def after(self, check):
+        """A check to make once the load has ended and was reconciled."""
+        self.checks_after.append(check)
+
     # --- the installation
 
-    def build(self, database_hosts=None, redis_through_balancer=False, engine_settings=None, load=None):
+    def build(self, database_hosts=None, redis_through_balancer=False, engine_settings=None, load=None, database=None):
         """Everything, from initdb to steady load."""
         self.say("  building: primary, synchronous standby, Redis with replica, two engines, balancer")
-        self.build_database()
+        self.build_database(**(database or {}))
         self.build_redis()
         self.build_engines(database_hosts, redis_through_balancer, engine_settings)
         self.open_accounts()
         self.start_load(**(load or {}))
 
-    def build_database(self, **settings):
+    def build_database(self, wal_volume=None, **settings):
         ports = free_ports(2)
         a, b = (Node(self.place, name, port) for name, port in zip("ab", ports))
         self.nodes = {"a": a, "b": b}
-        a.init(**settings)
+        a.init(wal_volume, **settings)
         a.start()
         make_ledger(self.place, a)
         b.clone(a, **settings)
@@ -225,8 +236,17 @@ class Stage:
             not self.watch.stale,
             f"{self.watch.reads['own']} own and {self.watch.reads['other']} other reads, "
             f"{self.watch.reads['cached']} from the cache"
-            + (f"; first: {self.watch.stale[0]}" if self.watch.stale else ""),
+            + (f"; {len(self.watch.stale)} stale, first: {self.watch.stale[0]}" if self.watch.stale else ""),
         )
+        alive = sum(engine.process.running() for engine in self.engines)
+        ready = sum((engine.ready() or (0,))[0] == 200 for engine in self.engines)
+        self.promise(
+            "both engines run and are ready, none was restarted but on purpose",
+            alive == ready == len(self.engines),
+            f"{alive} run, {ready} ready",
+        )
+        for check in self.checks_after:
+            check(self)
 
     def wait_idle(self, seconds=15):
         """Until no engine has a transfer in flight."""
