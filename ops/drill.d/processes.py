@@ -173,6 +173,22 @@ def recorded(work):
     return [(int(pid), name) for pid, at, name in reversed(rows) if began(int(pid)) == int(at)]
 
 
+def detached_servers(work):
+    """PostgreSQL servers that somebody else (Patroni, pg_ctl) started in this folder.
+
+    A process whose working directory is the data directory is its server.
+    """
+    found = []
+    for claim in [*work.glob("*/postmaster.pid"), *work.glob("*/data/postmaster.pid")]:
+        try:
+            pid = int(claim.read_text().splitlines()[0])
+            if Path(f"/proc/{pid}/cwd").samefile(claim.parent):
+                found.append(pid)
+        except (OSError, ValueError, IndexError):
+            continue
+    return found
+
+
 def sweep(work, spare=None, seconds=5):
     """Ends what a drill's folder names: by force, for its data goes too. Returns the names.
 
@@ -180,6 +196,7 @@ def sweep(work, spare=None, seconds=5):
     moment for it.
     """
     found = [(pid, name) for pid, name in recorded(work) if pid != spare]
+    found += [(pid, "postgres") for pid in detached_servers(work)]
     trees = []
     for pid, name in found:
         trees += [(each, began(each)) for each in [pid, *descendants(pid)]]
