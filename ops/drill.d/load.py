@@ -16,10 +16,11 @@ VERIFY_SECONDS_MAX = 120
 class Load:
     """One `loadtest run --journal`."""
 
-    def __init__(self, place, port, accounts, rate, users, retries=5):
+    def __init__(self, place, port, accounts, rate, users, retries=5, name="load"):
         self.place = place
-        self.journal = place.work / "run.journal"
-        self.report = place.work / "load.json"
+        self.name = name
+        self.journal = place.work / f"{name}.journal"
+        self.report = place.work / f"{name}.json"
         self.command = [
             place.program("loadtest"), "run", "--quiet", "--host", f"http://127.0.0.1:{port}",
             "--accounts", f"1..={accounts}", "--rate", rate, "--users", users,
@@ -32,7 +33,7 @@ class Load:
 
     def start(self):
         self.began = time.monotonic()
-        self.process = self.place.processes.start("loadtest", self.command)
+        self.process = self.place.processes.start(f"loadtest-{self.name}", self.command)
 
     def check_running(self):
         if not self.process.running():

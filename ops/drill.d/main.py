@@ -9,6 +9,7 @@ from pathlib import Path
 import database  # noqa: F401
 import engines  # noqa: F401
 import cache  # noqa: F401
+import recovery  # noqa: F401
 import patroni  # noqa: F401
 import report
 from drill import DRILLS, perform

@@ -217,17 +217,22 @@ class Stage:
 
     # --- the end
 
-    def finish(self):
-        """Ends load and watch, and reconciles with the ledger."""
-        self.say("  ending the load, reconciling")
+    def end_load(self):
+        """Ends load and watch, and waits until nothing is under way."""
         self.mark("end of load", kind="load")
-        report = self.load.finish()
+        self.ended["load"] = self.load.finish()
         self.watch.finish()
         # What an engine still answers has no fate before that.
         self.wait_idle()
+
+    def finish(self):
+        """Ends what still runs, and reconciles with the ledger."""
+        if not self.ended:
+            self.end_load()
+        self.say("  reconciling")
         url = self.primary.url("engine_read")
         verdict = self.load.reconcile(url, self.balancer.port)
-        self.ended = {"load": report, "verify": verdict}
+        self.ended["verify"] = verdict
         self.promise_reconciled(verdict)
         self.promise_canaries()
         self.promise_verified(url)
