@@ -97,7 +97,7 @@ def cache_stale_snapshot(stage):
     stage.engines[1].start()
     stage.recovered(fault + 0.2, "transfers go on")
     wait_cached_again(stage)
-    stage.go_on()
+    stage.settle()
 
 
 def watch_cost_of_snapshot(stage):

@@ -54,7 +54,7 @@ def primary_loss(stage):
     time.sleep(DETECT_S)
     ordered = promote(stage, stage.nodes["b"])
     promise_rto(stage, ordered, stage.recovered(ordered))
-    stage.go_on()
+    stage.settle()
 
 
 @drill("primary-pause", "the primary stands still, is replaced, and wakes up: the fencing test")
@@ -139,7 +139,7 @@ def planned_switchover(stage):
     ordered = promote(stage, new)
     promise_rto(stage, began, stage.recovered(ordered), "the switchover began")
     rejoin(stage, old, new, rewind=False)
-    stage.go_on()
+    stage.settle()
 
 
 @drill("standby-loss", "the synchronous standby is gone (SIGKILL) and comes back")
@@ -162,7 +162,7 @@ def standby_loss(stage):
         if row["status"] == 200 and fault + 0.5 < row["answered"] < back
     ]
     stage.promise("nothing was acknowledged without the standby", not early, len(early))
-    stage.go_on()
+    stage.settle()
 
 
 @drill("database-restart", "the primary is restarted, as by an update of its package")
@@ -175,7 +175,7 @@ def database_restart(stage):
     back = stage.mark("the primary starts again", kind="repair")
     node.start(wait=False)
     promise_rto(stage, back, stage.recovered(back), "the start")
-    stage.go_on()
+    stage.settle()
 
 
 @drill("disk-full", "the volume of the primary's write-ahead log is full")
@@ -204,4 +204,4 @@ def disk_full(stage):
     back = stage.mark("space is free again; the primary starts", kind="repair")
     node.start(wait=False)
     promise_rto(stage, back, stage.recovered(back), "the start")
-    stage.go_on()
+    stage.settle()

@@ -105,6 +105,9 @@ def throughput(stage, series, zero):
         return
     fault = stage.faulted_at - zero
     end = len(series)
+    if end < fault:
+        # The load had ended by then.
+        return
     good = [row["answered"] - zero for row in stage.watch.canaries if row["status"] == 200]
     gap, since = figures.longest_gap(good, max(0.0, fault - 1), max(good, default=fault))
     stage.figures["outage_s"] = round(gap, 3)

@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 
 from drill import drill
-from database import promise_rto
+from database import DETECT_S, promise_rto, promote
 from machine import free_ports
 
 STALL_PROXY = Path(__file__).resolve().parent / "stall_proxy.py"
 STALL_S = 8
+PAUSE_S = 20
 
 
 @drill("engine-crash", "an engine dies (SIGKILL) with transfers in flight and is started again")
@@ -26,7 +27,7 @@ def engine_crash(stage):
     stage.mark("engine 1 starts again", kind="repair")
     engine.start()
     stage.mark("engine 1 is ready", kind="repair")
-    stage.go_on()
+    stage.settle()
 
 
 @drill("engine-rolling-restart", "both engines are restarted in turn: no request may fail")
@@ -80,4 +81,27 @@ def network_stall(stage):
     back = stage.mark("the network works again", kind="repair")
     proxy.popen.send_signal(signal.SIGUSR2)
     promise_rto(stage, back, stage.recovered(back), "the network's return")
-    stage.go_on()
+    stage.settle()
+
+
+@drill("engine-pause", "an engine stands still while the primary is replaced, and wakes up")
+def engine_pause(stage):
+    """SIGSTOP to one engine, in the middle of what it does; the primary is lost and its
+    standby promoted; twenty seconds later the engine goes on (SIGCONT) with
+    connections to a server that is gone and with requests nobody waits for."""
+    stage.build()
+    engine = stage.engines[0]
+    stage.fault("SIGSTOP to engine 1")
+    engine.process.popen.send_signal(signal.SIGSTOP)
+    stage.go_on(4)
+    stage.mark("SIGKILL to the primary, all its processes", kind="fault")
+    stage.nodes["a"].kill()
+    time.sleep(DETECT_S)
+    ordered = promote(stage, stage.nodes["b"])
+    promise_rto(stage, ordered, stage.recovered(ordered))
+    stage.go_on(PAUSE_S)
+    stage.mark("SIGCONT to engine 1", kind="repair")
+    engine.process.popen.send_signal(signal.SIGCONT)
+    engine.wait_ready()
+    stage.mark("engine 1 is ready", kind="repair")
+    stage.settle()

@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 from faults import DrillError
 
+SCENARIO = Path(__file__).resolve().parent / "scenario.toml"
 # Longer than any drill: a drill ends its load when it has seen enough.
 RUN_SECONDS_MAX = 170
 VERIFY_SECONDS_MAX = 120
@@ -19,13 +21,14 @@ class Load:
     def __init__(self, place, port, accounts, rate, users, retries=5, name="load"):
         self.place = place
         self.name = name
+        self.rate = rate
         self.journal = place.work / f"{name}.journal"
         self.report = place.work / f"{name}.json"
         self.command = [
             place.program("loadtest"), "run", "--quiet", "--host", f"http://127.0.0.1:{port}",
             "--accounts", f"1..={accounts}", "--rate", rate, "--users", users,
             "--run-time", f"{RUN_SECONDS_MAX}s", "--timeout", "15s", "--retries", retries,
-            "--threads", 1, "--amount", "0.01..=1.00",
+            "--threads", 1, "--scenario", SCENARIO,
             "--journal", self.journal, "--json", self.report,
         ]  # fmt: skip
         self.process = None

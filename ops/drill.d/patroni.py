@@ -206,7 +206,7 @@ def patroni_failover(stage):
     stage.mark(f"the machine of {leader.name} is back: its Patroni starts", kind="repair")
     leader.start(wait=False)
     rejoined(stage, leader)
-    stage.go_on()
+    stage.settle()
 
 
 def rejoined(stage, member):

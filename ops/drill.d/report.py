@@ -39,6 +39,7 @@ def rows(document):
     told = []
     if verify:
         told.append(("acknowledged", f"{verify['acknowledged']:,}"))
+        told.append(("  of these an earlier answer again", f"{verify['acknowledged_replayed']:,}"))
         told.append(("refused, certainly not applied", f"{verify['refused']:,}"))
         fates = verify["unanswered"]
         told.append(("unanswered, and their fate", counts(fates.items())))

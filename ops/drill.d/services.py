@@ -147,6 +147,7 @@ defaults
     timeout client 60s
     timeout server 60s
     timeout queue 5s
+    timeout check 1s
     retries 3
     option redispatch 1
 frontend api

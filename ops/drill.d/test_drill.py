@@ -32,7 +32,7 @@ def document(**changes):
         "promises": [{"name": "doubled: 0", "held": True, "detail": "0"}],
         "events": [{"at": 1.0, "kind": "fault", "text": "SIGKILL"}],
         "series": [point(0, 10), point(1, 0, 4)],
-        "verify": {"acknowledged": 9, "refused": 1, "missing": 0, "doubled": 0,
+        "verify": {"acknowledged": 9, "acknowledged_replayed": 1, "refused": 1, "missing": 0, "doubled": 0,
                    "doubled_without_key": None, "unanswered": {"io": 2}},
         "load": {"statuses": {"200": 9}, "codes": {}, "errors": {"io": 0},
                  "requests": {"retried": 3}},
