@@ -39,7 +39,8 @@ def parse(arguments):
     add("--setup", action="store_true", help="write pgBackRest's configuration, switch archiving on, check it")
     add("--logical", action="store_true", help="dump through a connection instead")
     add("--list", action="store_true", help="print the backups there are")
-    add("--database-url", metavar="URL", help="the ledger; for --setup a superuser on the server itself. Or DATABASE_URL")
+    add("--database-url", metavar="URL",
+        help="the ledger; for --setup a superuser on the server itself. Or DATABASE_URL")  # fmt: skip
     add("--repository", metavar="PLACE", help="a folder, or with --setup s3://BUCKET/PREFIX")
     add("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help=f"of pgBackRest (default {DEFAULT_CONFIG})")
     add("--type", choices=("auto", "full", "diff", "incr"), default="auto",

@@ -19,7 +19,8 @@ from tools import KEEP_DAYS, REPOSITORY, BackupError, connection, need, query, r
 VERSION = 1
 MANIFEST = "manifest.json"
 DUMP = "dump"
-TABLES = ("accounts", "transfers", "commits", "reversals", "rejections", "idempotency_keys", "currencies")
+TABLES = ("accounts", "transfers", "commits", "reversals", "rejections", "idempotency_keys",
+          "key_periods", "currencies")  # fmt: skip
 ROLES = ("engine_owner", "engine_app", "engine_read")
 CHUNK_BYTES = 1 << 20
 

@@ -121,7 +121,8 @@ def third_engine(stage):
 
 def orphans(old, new):
     """How many transfers the old primary has that the new one has not."""
-    ids = old.try_query("SELECT string_agg(id::text, ' ') FROM (SELECT id FROM transfers ORDER BY id DESC LIMIT 4000) newest")
+    newest = "SELECT id FROM transfers ORDER BY id DESC LIMIT 4000"
+    ids = old.try_query(f"SELECT string_agg(id::text, ' ') FROM ({newest}) newest")
     if ids is None:
         return "an unknown number of"
     listed = ids.split()

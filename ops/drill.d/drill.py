@@ -12,7 +12,6 @@ from stage import Stage
 
 DRILLS = {}
 BACK_SECONDS_MAX = 10
-DRILL_SECONDS_MAX = 180
 
 
 class Entry:

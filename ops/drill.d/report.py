@@ -54,7 +54,8 @@ def rows(document):
 
 def summary(documents):
     """One table over several drills."""
-    head = f"{'drill':<24}{'verdict':<9}{'seconds':>8}{'outage s':>10}{'RTO s':>8}{'acked':>10}{'missing':>9}{'doubled':>9}"
+    head = f"{'drill':<24}{'verdict':<9}{'seconds':>8}{'outage s':>10}{'RTO s':>8}"
+    head += f"{'acked':>10}{'missing':>9}{'doubled':>9}"
     lines = ["", head]
     for document in documents:
         figures, verify = document["figures"], document["verify"]
@@ -124,10 +125,10 @@ def chart(document):
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1c1c1c }
-table { border-collapse: collapse; margin: 1rem 0; width: 100% } td, th { text-align: left; padding: .25rem .6rem;
-border-bottom: 1px solid #ddd; vertical-align: top } svg { width: 100%; height: auto } svg text { font-size: 11px; fill: #444 }
-.grid { stroke: #e3e3e3 } .good { fill: #3b7dc4 } .bad { fill: #c4473b } .ok { color: #1b6e3c } .broken { color: #b3261e;
-font-weight: 600 }
+table { border-collapse: collapse; margin: 1rem 0; width: 100% }
+td, th { text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #ddd; vertical-align: top }
+svg { width: 100%; height: auto } svg text { font-size: 11px; fill: #444 } .grid { stroke: #e3e3e3 }
+.good { fill: #3b7dc4 } .bad { fill: #c4473b } .ok { color: #1b6e3c } .broken { color: #b3261e; font-weight: 600 }
 """
 
 
