@@ -42,7 +42,12 @@ def rejoin(stage, old, new, rewind):
     old.follow(new)
     new.reload(synchronous_standby_names=old.name)
     new.wait_streaming(old.name)
-    stage.mark(f"{old.name} is {new.name}'s synchronous standby", kind="repair")
+    joined = stage.mark(f"{old.name} is {new.name}'s synchronous standby", kind="repair")
+    # From here on every commit waits for it: does it follow, or only say so?
+    at = stage.wait_acknowledged(joined + 0.5)
+    stage.promise(
+        "transfers go on with the old primary as synchronous standby", True, f"{at - joined:.1f} s later"
+    )
 
 
 @drill("primary-loss", "the primary's machine is gone (SIGKILL); the standby is promoted")
@@ -93,9 +98,9 @@ def primary_pause(stage):
     )
     old.stop("immediate")
     stage.mark("old primary stopped", kind="repair")
-    # pg_rewind wants a clean shutdown; a start alone would wait for its standby.
+    # It waits for a standby that follows another, so it would not shut down nicely.
     rejoin(stage, old, new, rewind=True)
-    stage.go_on(4)
+    stage.settle()
 
 
 def third_engine(stage):

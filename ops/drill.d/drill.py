@@ -92,6 +92,11 @@ def gather(stage):
             "errors": load.get("errors"),
             "requests": load.get("requests"),
         },
+        "canaries": [
+            {"sent": round(row["sent"] - zero, 3), "answered": round(row["answered"] - zero, 3),
+             "status": row["status"], "code": row["code"]}
+            for row in canaries
+        ],  # fmt: skip
         "canary_codes": figures.codes_of(canaries),
         "verify": {k: v for k, v in verify.items() if k not in ("examples", "journal")},
         "examples": verify.get("examples", [])[:5],

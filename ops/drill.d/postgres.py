@@ -154,7 +154,13 @@ class Node:
         self.start()
 
     def rewind(self, source):
-        """Undoes what this stopped server wrote after the other one left it."""
+        """Undoes what this stopped server wrote after the other one left it.
+
+        The checkpoint first: before PostgreSQL 16, pg_rewind reads the other one's
+        timeline from its last checkpoint. Without one since the promotion it finds
+        both on one timeline, does nothing, and the standby never catches up.
+        """
+        source.query("CHECKPOINT", database="postgres")
         return self.tool(
             "pg_rewind", "--target-pgdata", self.data,
             "--source-server", f"{source.replication_url(self.name)} dbname=postgres",
