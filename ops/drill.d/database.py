@@ -12,6 +12,8 @@ from stage import SPECIAL, count_ids
 RTO_PROMOTION_S = 5.0
 # What an operator's script or Patroni needs to be sure that a primary is gone.
 DETECT_S = 1.0
+# For a commit that must not be answered; one that is takes milliseconds.
+COMMIT_WAIT_S = 3
 # Of the write-ahead log's own small file system; a few segments of 16 MiB.
 WAL_VOLUME_MIB = 192
 
@@ -81,8 +83,9 @@ def primary_pause(stage):
     stage.go_on(3)
     woken = stage.mark("SIGCONT to the old primary: two servers take writes", kind="fault")
     old.resume()
+    commit_on(stage, old)
     third_engine(stage)
-    stage.go_on(6)
+    stage.go_on(4)
     again = [
         row["answered"] for row in list(stage.watch.canaries) if row["status"] == 200
     ]
@@ -101,6 +104,17 @@ def primary_pause(stage):
     # It waits for a standby that follows another, so it would not shut down nicely.
     rejoin(stage, old, new, rewind=True)
     stage.settle()
+
+
+def commit_on(stage, old):
+    """A commit sent straight to the old primary, by whoever still holds a connection."""
+    try:
+        old.query("CREATE TABLE fence_probe ()", seconds=COMMIT_WAIT_S)
+        held, detail = False, "it was acknowledged"
+    except DrillError as error:
+        held = "did not end" in str(error)
+        detail = f"no answer in {COMMIT_WAIT_S} s" if held else str(error)
+    stage.promise("the old primary acknowledges no commit", held, detail)
 
 
 def third_engine(stage):

@@ -16,7 +16,7 @@ import report
 import services
 import stage
 import watch
-from drill import DRILLS
+from drill import DRILLS, throughput
 from postgres import settings_text
 
 
@@ -69,6 +69,35 @@ class Throughput(unittest.TestCase):
     def test_the_second_of_the_recovery_itself_may_begin_the_window(self):
         series = [point(at, 100) for at in range(6)]
         self.assertEqual(figures.back_after(series, 2.5, 100, 6), 0.0)
+
+
+class Gathering(unittest.TestCase):
+    def scene(self, faulted_at, recovered_at, answered):
+        scene = stage.Stage.__new__(stage.Stage)
+        scene.figures, scene.promises = {}, []
+        scene.faulted_at, scene.recovered_at = faulted_at, recovered_at
+        scene.watch = watch.Watch("x", 1, [], {}, 5)
+        scene.watch.canaries = [{"answered": at, "status": 200} for at in answered]
+        return scene
+
+    def test_outage_and_return_are_counted_from_the_load_s_start(self):
+        series = [point(at, n) for at, n in enumerate([9, 9, 9, 9, 0, 9, 9, 9, 9])]
+        scene = self.scene(103.9, 105.0, [100 + n / 10 for n in range(39)] + [105.0, 106.0, 109.0])
+        throughput(scene, series, 100)
+        self.assertEqual(scene.figures["outage_s"], 3.0)
+        self.assertEqual(scene.figures["throughput_back_s"], 0.0)
+        self.assertTrue(scene.promises[0]["held"])
+
+    def test_a_throughput_that_never_returns_breaks_the_promise(self):
+        series = [point(at, n) for at, n in enumerate([9, 9, 9, 9, 0, 5, 5, 5, 5, 5])]
+        scene = self.scene(103.9, 105.0, [103.0, 105.0])
+        throughput(scene, series, 100)
+        self.assertFalse(scene.promises[0]["held"])
+
+    def test_a_fault_after_the_load_s_end_has_no_throughput(self):
+        scene = self.scene(150.0, 160.0, [101.0])
+        throughput(scene, [point(0, 9)], 100)
+        self.assertEqual((scene.figures, scene.promises), ({}, []))
 
 
 class Verdicts(unittest.TestCase):
@@ -219,6 +248,20 @@ class Sweeping(unittest.TestCase):
         processes.pause_tree(sleeper.pid)
         processes.sweep(self.work, spare=os.getpid())
         self.assertEqual(sleeper.popen.wait(), -signal.SIGKILL)
+
+    def test_a_server_that_somebody_else_started_is_found_by_its_folder(self):
+        data = self.work / "pg-a"
+        data.mkdir()
+        server = subprocess.Popen(["sleep", "60"], cwd=data, start_new_session=True)
+        self.addCleanup(server.wait)
+        (data / "postmaster.pid").write_text(f"{server.pid}\n{data}\n")
+        elsewhere = self.work / "pg-b"
+        elsewhere.mkdir()
+        # An id that belongs to a process of another folder by now: this one.
+        (elsewhere / "postmaster.pid").write_text(f"{os.getpid()}\n")
+        self.assertEqual(processes.detached_servers(self.work), [server.pid])
+        processes.sweep(self.work, spare=os.getpid())
+        self.assertIsNotNone(server.wait(10))
 
     def test_the_folder_of_a_living_drill_is_known(self):
         self.assertTrue(processes.live_owner(self.work))
