@@ -211,7 +211,7 @@ class Settings(unittest.TestCase):
         self.assertEqual(settings_text({"a": "it's"}), "a = 'it''s'\n")
 
     def test_without_a_key_the_balancer_sends_nothing_twice(self):
-        text = services.balancer_text(1, [])
+        text = services.balancer_text(1, "/s/haproxy", [])
         self.assertIn("disable-l7-retry unless { req.hdr(Idempotency-Key) -m found }", text)
         self.assertNotIn("listen redis", text)
 
