@@ -56,10 +56,12 @@ as_root() {
     fi
 }
 
-# need_packages run|test: installs what is missing on Debian or Ubuntu, and says so first.
+# need_packages run|test [PROGRAM:PACKAGE...]: installs what is missing on Debian or
+# Ubuntu, these programs included, and says so first.
 need_packages() {
-    local purpose=$1 package
+    local purpose=$1 package program
     local missing=()
+    shift
     [ "$(postgres_major)" -ge 15 ] || missing+=(postgresql)
     # The `postgres` package has no client; the demonstration asks with psql.
     command -v psql >/dev/null || missing+=(postgresql-client)
@@ -77,6 +79,10 @@ need_packages() {
         # Opens the load generator's page.
         [ "${LOADTEST_SKIP_BROWSER:-}" = 1 ] || has_browser || missing+=(chromium)
     fi
+    for program in "$@"; do
+        # Only root has the folder of daemons on the PATH.
+        [ -x "/usr/sbin/${program%%:*}" ] || command -v "${program%%:*}" >/dev/null || missing+=("${program#*:}")
+    done
     [ ${#missing[@]} -gt 0 ] || return 0
 
     if [ -n "${ENGINE_NO_INSTALL:-}" ] || ! command -v apt-get >/dev/null; then
