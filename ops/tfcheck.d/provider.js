@@ -14,9 +14,17 @@ function schemaMsg(s) {
   return msg(field(2, blockMsg(s)));
 }
 const ZONES = ['a', 'b', 'c'];
+// Terraform runs one provider process per configuration, so each knows its own region.
+let region = 'us-east-1';
+// Where an invented value must have a form that configurations rely on.
+const FORMS = {
+  'random_password.result': () => 'x'.repeat(40),
+  'aws_serverlessapplicationrepository_cloudformation_stack.outputs': () => new Map([['RotationLambdaARN', `arn:aws:lambda:${region}:123456789012:function:rotation`]]),
+};
 function stubValue(t, type, name, seed) {
-  if (t === 'string') return name === 'arn' || /_arn$/.test(name) ? `arn:aws:stub:us-east-1:123456789012:${type}/${seed}` : name === 'account_id' || name === 'owner_id' ? '123456789012'
-    : name === 'partition' ? 'aws' : name === 'dns_suffix' ? 'amazonaws.com' : name === 'region' ? 'us-east-1' : `stub-${type}-${name}-${seed}`;
+  if (FORMS[`${type}.${name}`]) return FORMS[`${type}.${name}`]();
+  if (t === 'string') return name === 'arn' || /_arn$/.test(name) ? `arn:aws:stub:${region}:123456789012:${type}/${seed}` : name === 'account_id' || name === 'owner_id' ? '123456789012'
+    : name === 'partition' ? 'aws' : name === 'dns_suffix' ? 'amazonaws.com' : name === 'region' ? region : `stub-${type}-${name}-${seed}`;
   if (t === 'number') return 1; if (t === 'bool') return false; if (t === 'dynamic') return null;
   if (t[0] === 'list' || t[0] === 'set') return [stubValue(t[1], type, name, seed)];
   if (t[0] === 'map') return new Map();
@@ -80,7 +88,7 @@ function serve(stubFile) {
   };
   const calls = {
     GetProviderSchema: () => msg(field(1, schemaMsg(schema.provider)), ...entry(2, schema.resources), ...entry(3, schema.data), field(6, msg(field(1, true))), ...entry(8, schema.ephemeral || {})),
-    ValidateProviderConfig: () => msg(), ConfigureProvider: () => msg(), StopProvider: () => msg(),
+    ValidateProviderConfig: () => msg(), ConfigureProvider: (m) => { const cfg = dyn(m, 2); region = (cfg && cfg.get && typeof cfg.get('region') === 'string' && cfg.get('region')) || region; return msg(); }, StopProvider: () => msg(),
     ValidateResourceConfig: (m) => msg(...readOnly(schema.resources[str(m, 1)], dyn(m, 2), [])),
     ValidateDataResourceConfig: (m) => msg(...readOnly(schema.data[str(m, 1)], dyn(m, 2), [])),
     ValidateEphemeralResourceConfig: () => msg(), RenewEphemeralResource: () => msg(), CloseEphemeralResource: () => msg(),
@@ -108,9 +116,9 @@ function serve(stubFile) {
     ReadDataSource: (m) => {
       const type = str(m, 1), s = schema.data[type], cfg = dyn(m, 2);
       const seed = crypto.createHash('sha1').update(m[2][0]).digest('hex').slice(0, 8);
-      const region = cfg.get('region') || 'us-east-1';
+      const at = cfg.get('region') || region;
       const v = complete(s, cfg, (a, k) => stubValue(attrType(a), type, k, seed));
-      if (type === 'aws_availability_zones') { v.set('names', ZONES.map((z) => region + z)); v.set('zone_ids', ZONES.map((z, i) => `use1-az${i + 1}`)); }
+      if (type === 'aws_availability_zones') { v.set('names', ZONES.map((z) => at + z)); v.set('zone_ids', ZONES.map((z, i) => `use1-az${i + 1}`)); }
       if (type === 'aws_iam_policy_document') { const j = policyDocument(v); v.set('json', j); v.set('minified_json', JSON.stringify(JSON.parse(j))); }
       return msg(field(1, dynOut(v)));
     },

@@ -12,7 +12,7 @@ locals {
   services = {
     data   = []                                     # database, cache, secrets, backups, node disks: by grants
     logs   = ["logs.${local.region}.amazonaws.com"] # CloudWatch Logs
-    events = ["backup.amazonaws.com", "cloudwatch.amazonaws.com", "costalerts.amazonaws.com", "events.amazonaws.com", "events.rds.amazonaws.com"]
+    events = ["backup.amazonaws.com", "cloudwatch.amazonaws.com", "budgets.amazonaws.com", "costalerts.amazonaws.com", "events.amazonaws.com", "events.rds.amazonaws.com"]
     trail  = ["cloudtrail.amazonaws.com"]
   }
 

@@ -1,10 +1,6 @@
 # ElastiCache for balances. It decides nothing: a lost, wiped or lagging cache costs latency only, so
 # there is no backup, and memory that runs out evicts.
 
-locals {
-  is_copy = var.global_datastore_id != null
-}
-
 resource "aws_elasticache_subnet_group" "this" {
   name        = var.name
   description = "Database subnets of ${var.name}"
@@ -12,7 +8,7 @@ resource "aws_elasticache_subnet_group" "this" {
 }
 
 resource "aws_elasticache_parameter_group" "this" {
-  count = local.is_copy ? 0 : 1
+  count = var.is_copy ? 0 : 1
 
   name        = var.name
   family      = "redis7"
@@ -41,12 +37,12 @@ resource "aws_elasticache_replication_group" "this" {
   description          = "Balances of ${var.name}"
 
   # What a copy inherits from its global datastore must be left out of it.
-  engine               = local.is_copy ? null : "redis"
-  engine_version       = local.is_copy ? null : var.engine_version
-  node_type            = local.is_copy ? null : var.node_type
-  parameter_group_name = local.is_copy ? null : aws_elasticache_parameter_group.this[0].name
+  engine               = var.is_copy ? null : "redis"
+  engine_version       = var.is_copy ? null : var.engine_version
+  node_type            = var.is_copy ? null : var.node_type
+  parameter_group_name = var.is_copy ? null : aws_elasticache_parameter_group.this[0].name
 
-  global_replication_group_id = var.global_datastore_id
+  global_replication_group_id = var.is_copy ? var.global_datastore_id : null
   num_cache_clusters          = var.node_count
   automatic_failover_enabled  = 1 < var.node_count
   multi_az_enabled            = 1 < var.node_count

@@ -73,15 +73,21 @@ variable "global_datastore_suffix" {
   }
 }
 
-variable "global_datastore_id" {
-  description = "Makes this group a read-only copy within that global datastore; null does not"
-  type        = string
-  default     = null
+variable "is_copy" {
+  description = "Makes this group a read-only copy within a global datastore"
+  type        = bool
+  default     = false
 
   validation {
-    condition     = var.global_datastore_id == null || var.global_datastore_suffix == null
+    condition     = !var.is_copy || var.global_datastore_suffix == null
     error_message = "A group is the primary of a global datastore or a copy in one, not both."
   }
+}
+
+variable "global_datastore_id" {
+  description = "The global datastore that a copy belongs to; known only after its primary stands, hence is_copy"
+  type        = string
+  default     = null
 }
 
 variable "apply_immediately" {

@@ -1,5 +1,4 @@
 terraform {
-  # 1.11 is the first with write-only arguments and with S3's own state locking.
   required_version = ">= 1.11"
 
   required_providers {
