@@ -26,7 +26,7 @@ module "deployment" {
   cdn_enabled = var.cdn_enabled
 
   database = {
-    instance_class      = "db.r8g.xlarge" # 4 cores, 32 GiB: about 2,600 connections at most
+    instance_class      = "db.r8g.xlarge" # 4 cores, 32 GiB
     primary_instances   = 2               # the writer, and a reader that takes over and serves history
     secondary_instances = 2               # equal, for it becomes the primary
     backup_days         = 7
@@ -60,5 +60,5 @@ module "deployment" {
   alarm_emails             = var.alarm_emails
   monthly_budget_usd       = 7500
   github                   = var.github
-  protected                = true
+  protected                = var.protected
 }

@@ -77,3 +77,9 @@ variable "global_rpo_seconds" {
   type        = number
   default     = null
 }
+
+variable "protected" {
+  description = "Refuse to delete what holds data; false only for a rehearsal in an account of its own"
+  type        = bool
+  default     = true
+}

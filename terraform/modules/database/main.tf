@@ -18,6 +18,9 @@ resource "aws_cloudwatch_log_group" "postgresql" {
 }
 
 resource "aws_rds_cluster" "this" {
+  #checkov:skip=CKV2_AWS_8: the module backups does
+  #checkov:skip=CKV2_AWS_27: parameters.tf sets log_statement and log_min_duration_statement, in a dynamic block
+
   cluster_identifier        = var.name
   engine                    = "aurora-postgresql"
   engine_version            = var.engine_version

@@ -157,5 +157,5 @@ variable "deletion_protection" {
 variable "log_retention_days" {
   description = "Days that the exported PostgreSQL log is kept"
   type        = number
-  default     = 90
+  default     = 365
 }

@@ -236,6 +236,7 @@ module "schedule" {
   sleep                = var.sleep.sleep
   wake                 = var.sleep.wake
   time_zone            = var.sleep.time_zone
+  kms_key_arn          = module.primary.key_arns["data"]
   database_cluster_ids = [module.primary.database_id]
 
   autoscaling_groups = { for pool, value in var.size.node_pools : pool => {

@@ -23,6 +23,12 @@ data "aws_iam_policy_document" "schedule" {
     actions   = ["lambda:InvokeFunction"]
     resources = [aws_lambda_function.this.arn]
   }
+
+  # The schedule's input is encrypted with the key.
+  statement {
+    actions   = ["kms:Decrypt"]
+    resources = [var.data_kms_key_arn]
+  }
 }
 
 resource "aws_iam_role" "schedule" {

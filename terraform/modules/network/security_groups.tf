@@ -24,6 +24,8 @@ locals {
 }
 
 resource "aws_security_group" "this" {
+  #checkov:skip=CKV2_AWS_5: used by the other modules
+
   for_each = local.groups
 
   name        = "${var.name}-${each.key}"

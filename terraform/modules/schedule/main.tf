@@ -58,6 +58,16 @@ data "aws_iam_policy_document" "database" {
     actions   = ["rds:StartDBCluster", "rds:StopDBCluster"]
     resources = [for id in var.database_cluster_ids : "arn:${data.aws_partition.this.partition}:rds:${data.aws_region.this.region}:${data.aws_caller_identity.this.account_id}:cluster:${id}"]
   }
+
+  # The schedules' inputs are encrypted with the key.
+  dynamic "statement" {
+    for_each = var.kms_key_arn == null ? [] : [1]
+
+    content {
+      actions   = ["kms:Decrypt"]
+      resources = [var.kms_key_arn]
+    }
+  }
 }
 
 resource "aws_iam_role" "this" {
@@ -82,6 +92,7 @@ resource "aws_scheduler_schedule" "database" {
   name                         = "${var.name}-${each.key}"
   schedule_expression          = local.cron[each.value.act]
   schedule_expression_timezone = var.time_zone
+  kms_key_arn                  = var.kms_key_arn
 
   flexible_time_window {
     mode = "OFF"

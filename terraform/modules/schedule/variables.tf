@@ -46,3 +46,9 @@ variable "time_zone" {
   type        = string
   default     = "America/New_York"
 }
+
+variable "kms_key_arn" {
+  description = "Key of the schedules' inputs; null uses AWS's"
+  type        = string
+  default     = null
+}

@@ -13,6 +13,8 @@ locals {
 }
 
 resource "aws_wafv2_web_acl" "this" {
+  #checkov:skip=CKV_AWS_192: AWSManagedRulesKnownBadInputsRuleSet is among the groups, in a dynamic block that the scanner does not unfold
+
   name        = var.name
   description = "In front of the engine"
   scope       = var.scope

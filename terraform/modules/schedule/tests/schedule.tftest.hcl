@@ -1,5 +1,6 @@
 variables {
   name                 = "engine-test"
+  kms_key_arn          = "arn:aws:kms:us-east-1:123456789012:key/data"
   database_cluster_ids = ["engine-test-us-east-1"]
 
   autoscaling_groups = {
@@ -21,7 +22,7 @@ run "everything_that_sleeps_wakes" {
   }
 
   assert {
-    condition     = alltrue([for statement in jsondecode(output.policy_json).Statement : !contains(flatten([statement.Resource]), "*") && toset(flatten([statement.Action])) == toset(["rds:StartDBCluster", "rds:StopDBCluster"])])
+    condition     = alltrue([for statement in jsondecode(output.policy_json).Statement : !contains(flatten([statement.Resource]), "*") && length(setsubtract(flatten([statement.Action]), ["rds:StartDBCluster", "rds:StopDBCluster", "kms:Decrypt"])) == 0])
     error_message = "The schedule may do more than start and stop that database."
   }
 }
