@@ -58,10 +58,7 @@ resource "aws_rds_cluster" "this" {
   allow_major_version_upgrade  = false
   apply_immediately            = var.apply_immediately
 
-  enabled_cloudwatch_logs_exports       = ["postgresql"]
-  performance_insights_enabled          = true
-  performance_insights_kms_key_id       = var.data_kms_key_arn
-  performance_insights_retention_period = 7 # the free tier
+  enabled_cloudwatch_logs_exports = ["postgresql"]
 
   dynamic "serverlessv2_scaling_configuration" {
     for_each = var.instance_class == "db.serverless" ? [var.serverless_capacity] : []
@@ -105,10 +102,11 @@ resource "aws_rds_cluster_instance" "this" {
   apply_immediately          = var.apply_immediately
   copy_tags_to_snapshot      = true
 
-  performance_insights_enabled    = true
-  performance_insights_kms_key_id = var.data_kms_key_arn
-  monitoring_interval             = 15
-  monitoring_role_arn             = aws_iam_role.monitoring.arn
+  performance_insights_enabled          = true
+  performance_insights_kms_key_id       = var.data_kms_key_arn
+  performance_insights_retention_period = 7 # the free tier
+  monitoring_interval                   = 15
+  monitoring_role_arn                   = aws_iam_role.monitoring.arn
 
   lifecycle {
     ignore_changes = [engine_version]

@@ -69,7 +69,7 @@ data "aws_iam_policy_document" "function" {
 
   statement {
     sid       = "LookAtLag"
-    actions   = ["cloudwatch:GetMetricStatistics"]
+    actions   = ["cloudwatch:GetMetricStatistics", "cloudwatch:ListMetrics"]
     resources = ["*"]
 
     condition {

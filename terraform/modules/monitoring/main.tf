@@ -48,25 +48,19 @@ locals {
   gib      = 1024 * 1024 * 1024
 
   # statistic: a plain one, or a percentile such as p99. missing: what no data means.
-  alarms = merge(
-    {
-      server-errors       = { description = "The engine or the gateway answers 5xx", namespace = "AWS/ApplicationELB", metric = "HTTPCode_Target_5XX_Count", dimensions = local.balancer, statistic = "Sum", above = var.server_error_rate_max, minutes = 3, missing = "notBreaching" }
-      edge-errors         = { description = "The load balancer itself answers 5xx: it reaches no gateway", namespace = "AWS/ApplicationELB", metric = "HTTPCode_ELB_5XX_Count", dimensions = local.balancer, statistic = "Sum", above = 10, minutes = 2, missing = "notBreaching" }
-      client-errors       = { description = "Many 4xx: a client gone wrong, or probing", namespace = "AWS/ApplicationELB", metric = "HTTPCode_Target_4XX_Count", dimensions = local.balancer, statistic = "Sum", above = var.client_error_rate_max, minutes = 5, missing = "notBreaching" }
-      latency             = { description = "99th percentile of answers", namespace = "AWS/ApplicationELB", metric = "TargetResponseTime", dimensions = local.balancer, statistic = "p99", above = var.latency_p99_seconds, minutes = 5, missing = "notBreaching" }
-      unhealthy-gateways  = { description = "Gateway pods that fail their health page", namespace = "AWS/ApplicationELB", metric = "UnHealthyHostCount", dimensions = local.targets, statistic = "Maximum", above = 0, minutes = 3, missing = "notBreaching" }
-      blocked-requests    = { description = "WAF blocks more than a stray scanner would send", namespace = "AWS/WAFV2", metric = "BlockedRequests", dimensions = { WebACL = var.load_balancer.waf_name, Region = data.aws_region.this.region, Rule = "ALL" }, statistic = "Sum", above = 1000, minutes = 5, missing = "notBreaching" }
-      database-cpu        = { description = "The writer or a reader is busy", namespace = "AWS/RDS", metric = "CPUUtilization", dimensions = local.cluster, statistic = "Maximum", above = 85, minutes = 10, missing = "missing" }
-      database-connection = { description = "Connections near what the instance allows", namespace = "AWS/RDS", metric = "DatabaseConnections", dimensions = local.cluster, statistic = "Maximum", above = var.database.connections_max, minutes = 3, missing = "missing" }
-      database-lag        = { description = "A reader of the region lags behind its writer", namespace = "AWS/RDS", metric = "AuroraReplicaLagMaximum", dimensions = local.cluster, statistic = "Maximum", above = var.database.replica_lag_ms, minutes = 5, missing = "notBreaching" }
-      database-deadlocks  = { description = "Deadlocks: engines lock in one order, so another program does not", namespace = "AWS/RDS", metric = "Deadlocks", dimensions = local.cluster, statistic = "Sum", above = 0, minutes = 1, missing = "notBreaching" }
-      database-storage    = { description = "The ledger outgrows what was planned", namespace = "AWS/RDS", metric = "VolumeBytesUsed", dimensions = local.cluster, statistic = "Average", above = var.database.storage_gib_max * local.gib, minutes = 60, missing = "notBreaching" }
-    },
-    # Only secondaries publish it; without data nothing is wrong.
-    var.database.global ? {
-      global-lag = { description = "The other region lags: a failover now would lose this much", namespace = "AWS/RDS", metric = "AuroraGlobalDBReplicationLag", dimensions = local.cluster, statistic = "Maximum", above = var.database.global_lag_ms, minutes = 5, missing = "notBreaching" }
-    } : {},
-  )
+  alarms = {
+    server-errors       = { description = "The engine or the gateway answers 5xx", namespace = "AWS/ApplicationELB", metric = "HTTPCode_Target_5XX_Count", dimensions = local.balancer, statistic = "Sum", above = var.server_error_rate_max, minutes = 3, missing = "notBreaching" }
+    edge-errors         = { description = "The load balancer itself answers 5xx: it reaches no gateway", namespace = "AWS/ApplicationELB", metric = "HTTPCode_ELB_5XX_Count", dimensions = local.balancer, statistic = "Sum", above = 10, minutes = 2, missing = "notBreaching" }
+    client-errors       = { description = "Many 4xx: a client gone wrong, or probing", namespace = "AWS/ApplicationELB", metric = "HTTPCode_Target_4XX_Count", dimensions = local.balancer, statistic = "Sum", above = var.client_error_rate_max, minutes = 5, missing = "notBreaching" }
+    latency             = { description = "99th percentile of answers", namespace = "AWS/ApplicationELB", metric = "TargetResponseTime", dimensions = local.balancer, statistic = "p99", above = var.latency_p99_seconds, minutes = 5, missing = "notBreaching" }
+    unhealthy-gateways  = { description = "Gateway pods that fail their health page", namespace = "AWS/ApplicationELB", metric = "UnHealthyHostCount", dimensions = local.targets, statistic = "Maximum", above = 0, minutes = 3, missing = "notBreaching" }
+    blocked-requests    = { description = "WAF blocks more than a stray scanner would send", namespace = "AWS/WAFV2", metric = "BlockedRequests", dimensions = { WebACL = var.load_balancer.waf_name, Region = data.aws_region.this.region, Rule = "ALL" }, statistic = "Sum", above = 1000, minutes = 5, missing = "notBreaching" }
+    database-cpu        = { description = "The writer or a reader is busy", namespace = "AWS/RDS", metric = "CPUUtilization", dimensions = local.cluster, statistic = "Maximum", above = 85, minutes = 10, missing = "missing" }
+    database-connection = { description = "Connections near what the instance allows", namespace = "AWS/RDS", metric = "DatabaseConnections", dimensions = local.cluster, statistic = "Maximum", above = var.database.connections_max, minutes = 3, missing = "missing" }
+    database-lag        = { description = "A reader of the region lags behind its writer", namespace = "AWS/RDS", metric = "AuroraReplicaLagMaximum", dimensions = local.cluster, statistic = "Maximum", above = var.database.replica_lag_ms, minutes = 5, missing = "notBreaching" }
+    database-deadlocks  = { description = "Deadlocks: engines lock in one order, so another program does not", namespace = "AWS/RDS", metric = "Deadlocks", dimensions = local.cluster, statistic = "Sum", above = 0, minutes = 1, missing = "notBreaching" }
+    database-storage    = { description = "The ledger outgrows what was planned", namespace = "AWS/RDS", metric = "VolumeBytesUsed", dimensions = local.cluster, statistic = "Average", above = var.database.storage_gib_max * local.gib, minutes = 60, missing = "notBreaching" }
+  }
 
   # Where less is worse.
   low_alarms = {
@@ -135,4 +129,26 @@ resource "aws_cloudwatch_metric_alarm" "cache" {
   treat_missing_data  = "notBreaching"
   alarm_actions       = [aws_sns_topic.this.arn]
   ok_actions          = [aws_sns_topic.this.arn]
+}
+
+# Only a secondary publishes it, and under which dimensions AWS does not say: a query over all of the
+# region's clusters needs none.
+resource "aws_cloudwatch_metric_alarm" "global_lag" {
+  count = var.database.global ? 1 : 0
+
+  alarm_name          = "${var.name}-global-lag"
+  alarm_description   = "This region lags behind the writer's: a failover now would lose this much"
+  evaluation_periods  = 5
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = var.database.global_lag_ms
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = [aws_sns_topic.this.arn]
+  ok_actions          = [aws_sns_topic.this.arn]
+
+  metric_query {
+    id          = "lag"
+    expression  = "SELECT MAX(AuroraGlobalDBReplicationLag) FROM \"AWS/RDS\""
+    period      = 60
+    return_data = true
+  }
 }

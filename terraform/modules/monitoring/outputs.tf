@@ -12,6 +12,7 @@ output "alarm_names" {
   description = "Every alarm of this module, for tests and drills"
   value = sort(concat(
     [for alarm in aws_cloudwatch_metric_alarm.high : alarm.alarm_name],
+    [for alarm in aws_cloudwatch_metric_alarm.global_lag : alarm.alarm_name],
     [for alarm in aws_cloudwatch_metric_alarm.low : alarm.alarm_name],
     [for alarm in aws_cloudwatch_metric_alarm.cache : alarm.alarm_name],
     [for alarm in aws_cloudwatch_metric_alarm.bucket_errors : alarm.alarm_name],

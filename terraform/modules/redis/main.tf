@@ -52,10 +52,10 @@ resource "aws_elasticache_replication_group" "this" {
   security_group_ids = [var.security_group_id]
   port               = 6379
 
-  at_rest_encryption_enabled = true
+  at_rest_encryption_enabled = var.is_copy ? null : true
   kms_key_id                 = var.data_kms_key_arn
-  transit_encryption_enabled = true
-  transit_encryption_mode    = "required"
+  transit_encryption_enabled = var.is_copy ? null : true
+  transit_encryption_mode    = var.is_copy ? null : "required"
   auth_token                 = var.auth_token
   auth_token_update_strategy = "ROTATE" # the former token goes on working until the change is confirmed
 

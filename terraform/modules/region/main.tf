@@ -4,6 +4,7 @@
 data "aws_caller_identity" "this" {}
 data "aws_partition" "this" {}
 data "aws_region" "this" {}
+data "aws_elb_service_account" "this" {}
 
 locals {
   full_name  = "${var.name}-${var.region}"
@@ -94,6 +95,12 @@ data "aws_iam_policy_document" "edge_log" {
     principals {
       type        = "Service"
       identifiers = ["logdelivery.elasticloadbalancing.amazonaws.com"]
+    }
+
+    # The regions of before 2022 used to write as this account.
+    principals {
+      type        = "AWS"
+      identifiers = [data.aws_elb_service_account.this.arn]
     }
   }
 }

@@ -39,6 +39,7 @@ POLL_SECONDS = 5
 # One slow answer is not an outage: one good answer of three is enough.
 HEALTH_TRIES = 3
 HEALTH_TIMEOUT_SECONDS = 5
+LAG_METRIC = "AuroraGlobalDBReplicationLag"
 LAG_WINDOW = timedelta(minutes=15)
 
 
@@ -188,18 +189,31 @@ class Failover:
         """The largest lag of the last minutes: the metric ends when its region does."""
         now = datetime.now(timezone.utc)
         try:
-            points = self.clients.cloudwatch.get_metric_statistics(
-                Namespace="AWS/RDS",
-                MetricName="AuroraGlobalDBReplicationLag",
-                Dimensions=[{"Name": "DBClusterIdentifier", "Value": self.settings.own_cluster_arn.rsplit(":", 1)[1]}],
-                StartTime=now - LAG_WINDOW,
-                EndTime=now,
-                Period=60,
-                Statistics=["Maximum"],
-            )["Datapoints"]
+            points = [
+                point
+                for dimensions in self.lag_dimensions()
+                for point in self.clients.cloudwatch.get_metric_statistics(
+                    Namespace="AWS/RDS",
+                    MetricName=LAG_METRIC,
+                    Dimensions=dimensions,
+                    StartTime=now - LAG_WINDOW,
+                    EndTime=now,
+                    Period=60,
+                    Statistics=["Maximum"],
+                )["Datapoints"]
+            ]
         except (BotoCoreError, ClientError):
             return None
         return max(point["Maximum"] for point in points) / 1000 if points else None
+
+    def lag_dimensions(self):
+        """Under which dimensions this cluster's lag is published: AWS does not say, so it is looked up."""
+        own = self.settings.own_cluster_arn.rsplit(":", 1)[1]
+        metrics = self.clients.cloudwatch.list_metrics(Namespace="AWS/RDS", MetricName=LAG_METRIC)["Metrics"]
+        for metric in metrics:
+            values = {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
+            if values.get("DBClusterIdentifier", own) == own:
+                yield metric["Dimensions"]
 
     def facts(self):
         writers, busy = self.members()

@@ -74,6 +74,7 @@ class World:
         self.peer_status = "failing"
         self.health = [None]
         self.lag_ms = [800.0, 1200.0]
+        self.lag_dimensions = [[{"Name": "SourceRegion", "Value": "us-east-1"}]]
         self.acls = dict.fromkeys(SETTINGS.peer_subnet_ids, "acl-serving")
         self.promotion = "works"
         self.fence_works = True
@@ -105,6 +106,10 @@ class World:
     def replace(self, parameters):
         self.acls[parameters["AssociationId"].removeprefix("assoc-")] = parameters["NetworkAclId"]
         return {}
+
+    def lag(self, parameters):
+        other = {"Name": "DBClusterIdentifier", "Value": "another"} in parameters["Dimensions"]
+        return {"Datapoints": [{"Maximum": 1e9}] if other else [{"Maximum": value} for value in self.lag_ms]}
 
     def cluster(self, status):
         return lambda _: status if isinstance(status, Exception) else {"DBClusters": [{"Status": status}]}
@@ -138,7 +143,8 @@ class World:
             cloudwatch=Api(
                 self,
                 "cloudwatch",
-                get_metric_statistics={"Datapoints": [{"Maximum": value} for value in self.lag_ms]},
+                list_metrics={"Metrics": [{"Dimensions": dimensions} for dimensions in self.lag_dimensions]},
+                get_metric_statistics=self.lag,
                 put_metric_data={},
             ),
             sns=Api(self, "sns", publish={}),
@@ -191,6 +197,13 @@ class FailoverTest(unittest.TestCase):
             self.assertEqual(world.run("failover").outcome, outcome, lag)
             self.assertEqual(World(lag_ms=lag).run("failover", accept_loss=True).outcome, "done", lag)
 
+    def test_the_lag_is_found_under_whatever_dimensions_and_not_in_another_cluster(self):
+        own = {"Name": "DBClusterIdentifier", "Value": "engine-us-west-2"}
+        another = {"Name": "DBClusterIdentifier", "Value": "another"}
+        region = {"Name": "SourceRegion", "Value": "us-east-1"}
+        for dimensions, outcome in (([[own]], "done"), ([[own, region], [another, region]], "done"), ([[another]], "refused"), ([], "refused")):
+            self.assertEqual(World(lag_dimensions=dimensions).run("failover").outcome, outcome, dimensions)
+
     def test_a_writer_that_cannot_be_fenced_is_not_replaced_unless_accepted(self):
         world = World(fence_works=False)
         self.check(world, world.run("failover"), "refused", promoted=0, acls="acl-serving")
@@ -234,7 +247,7 @@ class FailoverTest(unittest.TestCase):
             world = World(**changes)
             answer = world.run("check")
             self.assertEqual(answer.outcome, World(**changes).run("failover").outcome)
-            changing = [name for name, _ in world.calls if not name.startswith(("describe", "get"))]
+            changing = [name for name, _ in world.calls if not name.startswith(("describe", "get", "list"))]
             self.assertEqual(changing, [])
 
 

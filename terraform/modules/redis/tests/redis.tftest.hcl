@@ -41,7 +41,8 @@ run "a_global_datastore_starts_here_or_is_copied_here" {
 }
 
 run "a_copy_repeats_nothing_of_its_primary" {
-  command = apply
+  command   = apply
+  state_key = "copy" # a cluster of its own, not a change of the one above
 
   variables {
     is_copy             = true
@@ -49,7 +50,7 @@ run "a_copy_repeats_nothing_of_its_primary" {
   }
 
   assert {
-    condition     = aws_elasticache_replication_group.this.global_replication_group_id == "abcde-engine-test" && length(aws_elasticache_parameter_group.this) == 0
+    condition     = aws_elasticache_replication_group.this.global_replication_group_id == "abcde-engine-test" && length(aws_elasticache_parameter_group.this) == 0 && aws_elasticache_replication_group.this.auth_token != null
     error_message = "The copy does not belong to the datastore."
   }
 }
