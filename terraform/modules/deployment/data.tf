@@ -118,6 +118,42 @@ resource "aws_secretsmanager_secret_version" "cache" {
   }
 }
 
+# What a load test's coordinator and workers know each other by. It guards no money, so nothing rotates it:
+# raise the version to have another.
+ephemeral "aws_secretsmanager_random_password" "loadtest" {
+  provider = aws.primary
+
+  password_length     = 40
+  exclude_punctuation = true
+}
+
+resource "aws_secretsmanager_secret" "loadtest" {
+  provider = aws.primary
+
+  #checkov:skip=CKV2_AWS_57: see above
+  name                    = "${var.name}/loadtest"
+  description             = "Token of load tests"
+  kms_key_id              = module.primary.key_arns["data"]
+  recovery_window_in_days = var.protected ? 30 : 0
+
+  dynamic "replica" {
+    for_each = local.two ? [local.secondary] : []
+
+    content {
+      region     = replica.value
+      kms_key_id = module.secondary[0].key_arns["data"]
+    }
+  }
+}
+
+resource "aws_secretsmanager_secret_version" "loadtest" {
+  provider = aws.primary
+
+  secret_id                = aws_secretsmanager_secret.loadtest.id
+  secret_string_wo         = jsonencode({ token = ephemeral.aws_secretsmanager_random_password.loadtest.random_password })
+  secret_string_wo_version = 1
+}
+
 module "backups" {
   source    = "../backups"
   providers = { aws.primary = aws.primary, aws.secondary = aws.secondary }

@@ -54,8 +54,8 @@ output "database" {
 }
 
 output "secret_names" {
-  description = "Secrets by use: master, owner, app, read, redis; the same names in both regions"
-  value       = merge(module.credentials.secret_names, { redis = aws_secretsmanager_secret.cache.name })
+  description = "Secrets by use: master, owner, app, read, redis, loadtest; the same names in both regions"
+  value       = merge(module.credentials.secret_names, { redis = aws_secretsmanager_secret.cache.name, loadtest = aws_secretsmanager_secret.loadtest.name })
 }
 
 output "global_datastore_id" {

@@ -15,7 +15,7 @@ locals {
   database_id       = local.full_name
   backup_bucket_arn = "${local.prefix}:s3:::${var.name}-backups-${local.account_id}-${var.region}"
   # Secrets Manager adds six characters to each name.
-  secret_arns = [for secret in ["database/app", "database/owner", "database/read", "redis"] :
+  secret_arns = [for secret in ["database/app", "database/owner", "database/read", "loadtest", "redis"] :
     "${local.prefix}:secretsmanager:${var.region}:${local.account_id}:secret:${var.name}/${secret}-??????"
   ]
 }
