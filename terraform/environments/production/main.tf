@@ -1,0 +1,64 @@
+# Production: two regions, both serving, one writer.
+
+locals {
+  name = "engine-production"
+
+  regions = {
+    primary   = "us-east-1"
+    secondary = "us-west-2"
+  }
+}
+
+module "deployment" {
+  source    = "../../modules/deployment"
+  providers = { aws.primary = aws.primary, aws.secondary = aws.secondary }
+
+  name = local.name
+
+  regions = {
+    primary   = { name = local.regions.primary, cidr = "10.10.0.0/16" }
+    secondary = { name = local.regions.secondary, cidr = "10.20.0.0/16" }
+  }
+
+  domain_name = var.domain_name
+  zone_name   = var.zone_name
+  routing     = var.routing
+  cdn_enabled = var.cdn_enabled
+
+  database = {
+    instance_class      = "db.r8g.xlarge" # 4 cores, 32 GiB
+    primary_instances   = 2               # the writer, and a reader that takes over and serves history
+    secondary_instances = 2               # equal, for it becomes the primary
+    backup_days         = 7
+    global_rpo_seconds  = var.global_rpo_seconds
+    rotation_days       = 30
+    rotate_immediately  = var.rotate_immediately
+  }
+
+  size = {
+    nat_per_zone = true
+
+    node_pools = {
+      # Engines (2 cores each), gateways, monitoring: three zones.
+      general = { instance_types = ["m7g.xlarge"], size_min = 3, size_max = 12, size_start = 3 }
+      # Load tests and other work that may be evicted.
+      spot = { instance_types = ["m7g.xlarge", "m6g.xlarge", "c7g.xlarge", "c6g.xlarge"], spot = true, size_min = 0, size_max = 6, size_start = 0 }
+    }
+
+    cache_node_type      = "cache.r7g.large"
+    cache_nodes          = 2
+    database_connections = 1000
+    bastion              = true
+  }
+
+  cluster = {
+    administrators = var.administrator_role_arns
+  }
+
+  global_datastore_enabled = var.global_datastore_enabled
+  failover_automatic       = var.failover_automatic
+  alarm_emails             = var.alarm_emails
+  monthly_budget_usd       = 7500
+  github                   = var.github
+  protected                = var.protected
+}

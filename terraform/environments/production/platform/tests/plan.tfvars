@@ -1,0 +1,2 @@
+# For the offline plan: no real names.
+zone_name = "example.com"

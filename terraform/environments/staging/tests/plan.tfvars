@@ -1,0 +1,11 @@
+# For the offline plan of ops/test-infra.d/terraform: no real names.
+zone_name    = "example.com"
+domain_name  = "api.staging.example.com"
+alarm_emails = ["oncall@example.com"]
+
+administrator_role_arns = ["arn:aws:iam::123456789012:role/administrator"]
+
+github = {
+  repository  = "example/engine"
+  environment = "staging"
+}

@@ -1,0 +1,18 @@
+variables {
+  zone_name   = "example.com"
+  domain_name = "api.staging.example.com"
+}
+
+run "staging_is_one_region_that_sleeps" {
+  command = plan
+
+  assert {
+    condition     = join(",", keys(output.regions)) == "us-east-1" && output.secondary_region == null && length(output.failover_functions) == 0
+    error_message = "Staging has more than one region."
+  }
+
+  assert {
+    condition     = output.database.global_cluster_id == null && join(",", keys(output.secret_names)) == "app,loadtest,master,owner,read,redis"
+    error_message = "Staging belongs to a global database, which could not sleep, or lacks a secret."
+  }
+}

@@ -1,0 +1,59 @@
+variable "name" {
+  description = "Prefix of the roles' names"
+  type        = string
+}
+
+variable "repository" {
+  description = "GitHub repository whose workflows may take the roles, as owner/name"
+  type        = string
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$", var.repository))
+    error_message = "repository is owner/name, without wildcards."
+  }
+}
+
+variable "environment" {
+  description = "GitHub environment in which a job must run to deploy; its reviewers are the ones who approve"
+  type        = string
+}
+
+variable "create_provider" {
+  description = "Make the account's identity provider for GitHub; false where it exists already"
+  type        = bool
+  default     = true
+}
+
+variable "cluster_arns" {
+  description = "EKS clusters that the deploy role may look up; what it may do inside is an access entry of `eks`"
+  type        = list(string)
+}
+
+variable "image_repository_arns" {
+  description = "ECR repositories that the images role may push to"
+  type        = list(string)
+}
+
+variable "state_bucket_arn" {
+  description = "Bucket of Terraform's state, for the drift check; null makes no role for it"
+  type        = string
+  default     = null
+}
+
+variable "state_kms_key_arn" {
+  description = "Key of the state"
+  type        = string
+  default     = null
+}
+
+variable "state_key" {
+  description = "Object of the state in its bucket"
+  type        = string
+  default     = null
+}
+
+variable "seed_secret_arns" {
+  description = "Secrets that a plan opens (module database: seed), for the drift check"
+  type        = list(string)
+  default     = []
+}
