@@ -25,6 +25,7 @@ mod schedule;
 mod series;
 mod session;
 mod slot;
+mod small_server;
 mod stages;
 mod stats;
 mod stream;

@@ -229,15 +229,8 @@ impl Session {
     }
 
     fn change(&self, level: u64, per_second: Option<NonZeroU64>) -> Result<Change, Refusal> {
-        let at = self.elapsed().ok_or(Refusal::Over)? + LEAD;
-        if self.config.scenario.load.run_time <= at || self.board.is_stopped() {
-            return Err(Refusal::Over);
-        }
-        Ok(Change {
-            at,
-            level,
-            per_second,
-        })
+        let elapsed = self.elapsed().filter(|_| !self.board.is_stopped());
+        Change::ahead(LEAD, elapsed, self.run_time(), level, per_second).ok_or(Refusal::Over)
     }
 
     fn give(&self, order: Order) -> Result<(), Refusal> {

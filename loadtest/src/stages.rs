@@ -152,6 +152,26 @@ pub(crate) struct Change {
     pub(crate) per_second: Option<NonZeroU64>,
 }
 
+impl Change {
+    /// A change that begins `lead` from now, so that every thread hears of it before.
+    ///
+    /// Gives nothing if a run of `run_time`, which began `elapsed` ago, sends no more by then.
+    pub(crate) fn ahead(
+        lead: Duration,
+        elapsed: Option<Duration>,
+        run_time: Duration,
+        level: u64,
+        per_second: Option<NonZeroU64>,
+    ) -> Option<Self> {
+        let at = elapsed? + lead;
+        (at < run_time).then_some(Self {
+            at,
+            level,
+            per_second,
+        })
+    }
+}
+
 impl Stages {
     /// # Errors
     /// What is wrong, in words for whoever wrote the stages.

@@ -5,12 +5,15 @@
     reason = "clippy allows it in test functions only, not in their helpers"
 )]
 
-use std::io::{BufRead, BufReader, Write};
+mod support;
+
+use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use support::read_request;
 
 /// Answers every request with 200 until the test process ends.
 fn server() -> SocketAddr {
@@ -32,25 +35,6 @@ fn server() -> SocketAddr {
         }
     });
     address
-}
-
-fn read_request(reader: &mut impl BufRead) -> Option<()> {
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        reader
-            .read_line(&mut line)
-            .ok()
-            .filter(|count| *count > 0)?;
-        if line == "\r\n" {
-            break;
-        }
-        if let Some(value) = line.strip_prefix("Content-Length: ") {
-            length = value.trim_end().parse().unwrap();
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()
 }
 
 fn loadtest(arguments: &[&str]) -> Output {

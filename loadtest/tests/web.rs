@@ -9,6 +9,7 @@
 mod browser;
 #[path = "web/process.rs"]
 mod process;
+mod support;
 
 use std::net::TcpListener;
 use std::path::PathBuf;

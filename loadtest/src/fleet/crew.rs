@@ -111,15 +111,8 @@ impl Crew {
     }
 
     fn change(&self, level: u64, per_second: Option<NonZeroU64>) -> Result<Change, Refusal> {
-        let at = self.shared.elapsed().ok_or(Refusal::Over)? + LEAD;
-        if self.run_time() <= at || self.shared.is_stopped() {
-            return Err(Refusal::Over);
-        }
-        Ok(Change {
-            at,
-            level,
-            per_second,
-        })
+        let elapsed = self.shared.elapsed().filter(|_| !self.shared.is_stopped());
+        Change::ahead(LEAD, elapsed, self.run_time(), level, per_second).ok_or(Refusal::Over)
     }
 
     fn give(&self, order: Order) -> Result<(), Refusal> {

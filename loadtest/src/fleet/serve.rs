@@ -6,7 +6,6 @@
 //! [`HEAD_TIME_MAX`] for a request to arrive.
 //! Invariant: when the process ends, nothing is being sent.
 
-use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,19 +14,17 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
 
 use super::args::{ServePlan, Serves};
 use super::shift::{Over, Refused, Shift};
 use super::token::Token;
 use super::wire::{Clock, Problem};
 use crate::live::Interrupt;
+use crate::small_server::SmallServer;
 use crate::web::Guard;
 
 /// A conductor needs one; probes and mistakes some more.
@@ -67,7 +64,18 @@ pub(crate) fn serve(plan: ServePlan) -> Result<(), String> {
     let shift = Arc::new(Shift::new(plan));
     let (stop, stopped) = oneshot::channel();
     let shared = Arc::clone(&shift);
-    let server = std::thread::spawn(move || listen(listener, &shared, door, stopped));
+    let door = Arc::new(door);
+    let limits = SmallServer {
+        connections_max: CONNECTIONS_MAX,
+        head_time_max: HEAD_TIME_MAX,
+    };
+    // A conductor that goes away is missed by its lease, not by its connection.
+    let server = std::thread::spawn(move || {
+        limits.serve(listener, stopped, move |request| {
+            let (shift, door) = (Arc::clone(&shared), Arc::clone(&door));
+            async move { answer(request, &shift, &door).await }
+        })
+    });
     announce(bound);
     while !server.is_finished() {
         let quitting = interrupt.came();
@@ -95,61 +103,6 @@ fn announce(bound: SocketAddr) {
         "loadtest: the worker is at {bound} (Ctrl-C ends it); share a run over it with: loadtest \
          run --workers {bound}"
     );
-}
-
-fn listen(
-    listener: TcpListener,
-    shift: &Arc<Shift>,
-    door: Door,
-    stop: oneshot::Receiver<()>,
-) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let door = Arc::new(door);
-    runtime.block_on(async {
-        listener.set_nonblocking(true)?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        tokio::select! {
-            () = accept(listener, shift, &door) => {}
-            _ = stop => {}
-        }
-        Ok(())
-    })
-}
-
-/// Its connections end with it.
-async fn accept(listener: tokio::net::TcpListener, shift: &Arc<Shift>, door: &Arc<Door>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of files, most likely: some may be closed soon.
-            tokio::time::sleep(TICK_EVERY).await;
-            continue;
-        };
-        while connections.try_join_next().is_some() {}
-        // Clocks are compared by round trips: none shall wait for a full packet.
-        stream.set_nodelay(true).ok();
-        let (shift, door) = (Arc::clone(shift), Arc::clone(door));
-        connections.spawn(async move {
-            let service = service_fn(|request| {
-                let (shift, door) = (Arc::clone(&shift), Arc::clone(&door));
-                async move { Ok::<_, Infallible>(answer(request, &shift, &door).await) }
-            });
-            let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIME_MAX);
-            // A conductor that goes away is missed by its lease.
-            http.serve_connection(TokioIo::new(stream), service)
-                .await
-                .ok();
-            drop(permit);
-        });
-    }
 }
 
 type Answer = (StatusCode, Bytes);

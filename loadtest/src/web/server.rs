@@ -6,7 +6,6 @@
 //! [`ARRIVAL_TIME_MAX`] for its head and as long again for its body.
 //! Invariant: everything a browser needs comes from here; the page works offline.
 
-use std::convert::Infallible;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,17 +14,15 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
-use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
 
 use super::desk::{Desk, REPORT_WAIT};
 use super::guard::Guard;
 use super::problem::Problem;
 use crate::report::Form;
+use crate::small_server::SmallServer;
 
 const CONNECTIONS_MAX: usize = 64;
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -46,51 +43,15 @@ pub(super) fn serve(
     guard: Guard,
     stop: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let guard = Arc::new(guard);
-    runtime.block_on(async {
-        listener.set_nonblocking(true)?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        tokio::select! {
-            () = accept(listener, desk, &guard) => {}
-            _ = stop => {}
-        }
-        Ok(())
+    let limits = SmallServer {
+        connections_max: CONNECTIONS_MAX,
+        head_time_max: ARRIVAL_TIME_MAX,
+    };
+    let (desk, guard) = (Arc::clone(desk), Arc::new(guard));
+    limits.serve(listener, stop, move |request| {
+        let (desk, guard) = (Arc::clone(&desk), Arc::clone(&guard));
+        async move { answer(request, &desk, &guard).await }
     })
-}
-
-/// Its connections end with it.
-async fn accept(listener: tokio::net::TcpListener, desk: &Arc<Desk>, guard: &Arc<Guard>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let mut connections = JoinSet::new();
-    loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of files, most likely: some may be closed soon.
-            tokio::time::sleep(LOOK_EVERY).await;
-            continue;
-        };
-        while connections.try_join_next().is_some() {}
-        let (desk, guard) = (Arc::clone(desk), Arc::clone(guard));
-        connections.spawn(async move {
-            let service = service_fn(|request| {
-                let (desk, guard) = (Arc::clone(&desk), Arc::clone(&guard));
-                async move { Ok::<_, Infallible>(answer(request, &desk, &guard).await) }
-            });
-            let mut http = hyper::server::conn::http1::Builder::new();
-            http.timer(TokioTimer::new())
-                .header_read_timeout(ARRIVAL_TIME_MAX);
-            // A browser that goes away is no error of anybody.
-            http.serve_connection(TokioIo::new(stream), service)
-                .await
-                .ok();
-            drop(permit);
-        });
-    }
 }
 
 async fn answer(request: Request<Incoming>, desk: &Desk, guard: &Guard) -> Response<Full<Bytes>> {

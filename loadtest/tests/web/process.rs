@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::support::read_request;
+
 /// Far more than anything here takes, so that only what hangs ends by it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -46,24 +48,6 @@ fn serve(stream: TcpStream) {
             return;
         }
     }
-}
-
-fn read_request(reader: &mut impl BufRead) -> Option<()> {
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        reader
-            .read_line(&mut line)
-            .ok()
-            .filter(|count| *count > 0)?;
-        if line == "\r\n" {
-            break;
-        }
-        if let Some(value) = line.strip_prefix("Content-Length: ") {
-            length = value.trim_end().parse().unwrap();
-        }
-    }
-    reader.read_exact(&mut vec![0; length]).ok()
 }
 
 /// `loadtest run --web`, ended when it is dropped.
