@@ -196,6 +196,22 @@ def bench(options, work):
     return 1 if failures else 0
 
 
+def in_folder(command, parent, work):
+    """The exit code of `work(folder)` in a temporary folder; errors are said for `command`."""
+    # Stop what runs under load too: both signals unwind through every `with`.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=parent) as folder:
+            return work(Path(folder))
+    except BenchError as error:
+        say(f"{command}: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say(f"{command}: interrupted")
+        return 130
+
+
 def main():
     options = parse(sys.argv[1:])
     if options.list:
@@ -208,20 +224,9 @@ def main():
         return EXIT_USAGE
     if options.check:
         return 0
-    # Stop the engine under load too: both signals unwind through its `with`.
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, signal.default_int_handler)
     # Beside the servers' data, so that the fsync probe asks the same disk.
     folder = os.environ.get("BENCH_DIR")
-    try:
-        with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as work:
-            return bench(options, Path(work))
-    except BenchError as error:
-        say(f"ops/bench: {error}")
-        return 1
-    except KeyboardInterrupt:
-        say("ops/bench: interrupted")
-        return 130
+    return in_folder("ops/bench", folder, lambda work: bench(options, work))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,8 @@
 import json
 import resource
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import machine
@@ -16,7 +14,7 @@ import report
 from cores import Cores
 from database import BenchError
 from locust_venv import locust_program
-from main import REPOSITORY, Parser, say
+from main import REPOSITORY, Parser, in_folder, say
 
 DOCUMENT_VERSION = 1
 # Connections of the largest side, and what the process needs besides.
@@ -167,18 +165,7 @@ def main():
     if options.list:
         print("\n".join(peers_sides.SIDES))
         return 0
-    # Both signals unwind through every `with`, which end what runs.
-    for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(stop, signal.default_int_handler)
-    try:
-        with tempfile.TemporaryDirectory(prefix="bench-") as work:
-            return bench(options, Path(work))
-    except BenchError as error:
-        say(f"ops/bench loadtest: {error}")
-        return 1
-    except KeyboardInterrupt:
-        say("ops/bench loadtest: interrupted")
-        return 130
+    return in_folder("ops/bench loadtest", None, lambda work: bench(options, work))
 
 
 if __name__ == "__main__":
