@@ -12,6 +12,7 @@ mod errors;
 mod failover;
 mod idempotency;
 mod input;
+mod leave;
 mod load;
 mod metrics;
 mod pooler;
