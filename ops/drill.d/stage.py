@@ -93,12 +93,15 @@ class Stage:
 
     # --- the installation
 
-    def build(self, database_hosts=None, redis_through_balancer=False, engine_settings=None, load=None, database=None):
+    def build(
+        self, database_hosts=None, redis_through_balancer=False, engine_settings=None, load=None, database=None,
+        balancer=None,
+    ):  # fmt: skip
         """Everything, from initdb to steady load."""
         self.say("  building: primary, synchronous standby, Redis with replica, two engines, balancer")
         self.build_database(**(database or {}))
         self.build_redis()
-        self.build_engines(database_hosts, redis_through_balancer, engine_settings)
+        self.build_engines(database_hosts, redis_through_balancer, engine_settings, balancer)
         self.open_accounts()
         self.start_load(**(load or {}))
 
@@ -122,7 +125,9 @@ class Stage:
         a.start()
         b.start(replica_of=a)
 
-    def build_engines(self, database_hosts=None, redis_through_balancer=False, engine_settings=None):
+    def build_engines(
+        self, database_hosts=None, redis_through_balancer=False, engine_settings=None, balancer=None
+    ):
         ports = free_ports(6)
         redis_port = ports[5] if redis_through_balancer else self.redis["a"].port
         environment = {
@@ -137,7 +142,7 @@ class Stage:
             Engine(self.place, "1", ports[0], ports[1], environment),
             Engine(self.place, "2", ports[2], ports[3], environment),
         ]
-        self.balancer = Balancer(self.place, ports[4])
+        self.balancer = Balancer(self.place, ports[4], **(balancer or {}))
         if redis_through_balancer:
             # The engines' first look at Redis must find the balancer there.
             self.start_engines(wait=False)
