@@ -37,7 +37,7 @@ use crate::store::commit::{
     CommitSession, CommitSettings, OpenError, demand_sync_standby, session_parameters,
 };
 use crate::store::link::{Link, LinkError};
-use crate::store::migrate::{SchemaError, check_schema};
+use crate::store::migrate::{Fit, SchemaError, check_schema};
 use crate::store::read::{ReadSettings, Reader};
 use crate::store::route::{self, Lookout, LookoutSettings, Route};
 use crate::store::wire::SessionSettings;
@@ -404,7 +404,11 @@ async fn check_database(config: &ServeConfig, route: &Route) -> Result<(), AppEr
     drop(session);
     let checked = check_schema(&link.client).await.map_err(AppError::Schema);
     link.close().await;
-    checked
+    match checked? {
+        Fit::Own => {}
+        Fit::OneNewer => tracing::warn!("the schema is one version newer, as in a rollback"),
+    }
+    Ok(())
 }
 
 fn start_admin(

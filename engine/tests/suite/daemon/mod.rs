@@ -19,6 +19,7 @@ mod pooler;
 mod promoted;
 mod random;
 mod redis;
+mod release;
 mod replicas;
 mod servers;
 mod standby;
