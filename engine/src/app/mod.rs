@@ -562,6 +562,7 @@ fn lookout_settings(
         connect_timeout: limits.database_connect_timeout,
         replica_lag_max: limits.replica_lag_max,
         durability: durability(config),
+        resolver: route::Resolver::System,
     })
 }
 

@@ -14,6 +14,7 @@ mod idempotency;
 mod input;
 mod leave;
 mod load;
+mod lookout;
 mod metrics;
 mod pooler;
 mod promoted;
