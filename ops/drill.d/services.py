@@ -77,15 +77,16 @@ class Engine:
             time.sleep(0.05)
         raise DrillError(f"engine {self.name} is not ready after {seconds} s: {answer}")
 
-    def metric(self, name):
-        """The sum over all labels of one metric; None if the engine has no such."""
+    def metric(self, name, labels=""):
+        """The sum over all labels, or those that contain some, of one metric; None if
+        the engine has no such."""
         status, text = call(self.admin_port, "GET", "/metrics")
         if status != 200:
             raise DrillError(f"/metrics of engine {self.name} answered {status}")
         values = [
             float(line.rpartition(" ")[2])
             for line in text.splitlines()
-            if line.startswith((name + " ", name + "{"))
+            if line.startswith((name + " ", name + "{")) and labels in line
         ]
         return sum(values) if values else None
 

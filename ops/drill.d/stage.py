@@ -136,6 +136,7 @@ class Stage:
             ),
             "ENGINE_REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
             "ENGINE_CACHE_TTL": f"{CACHE_TTL_S}s",
+            **self.chosen(),
             **(engine_settings or {}),
         }
         self.engines = [
@@ -152,6 +153,17 @@ class Stage:
         else:
             self.start_engines()
             self.balancer.start(self.engines)
+
+    def chosen(self):
+        """The engines' settings that the command line asks for, whatever the drill."""
+        settings = {}
+        if self.options.durability:
+            settings["ENGINE_DURABILITY"] = self.options.durability
+        if self.options.read_replica:
+            settings["ENGINE_DATABASE_READ_URL"] = database_url(
+                [node.port for node in self.nodes.values()]
+            )
+        return settings
 
     def start_engines(self, wait=True):
         for engine in self.engines:
