@@ -62,10 +62,12 @@ def standby_loss_sync_standby(stage):
     fault = stage.fault("SIGKILL to the standby, all its processes")
     standby.kill()
     time.sleep(WITHOUT_STANDBY_S)
-    back = stage.mark("the standby starts again", kind="repair")
+    started = stage.mark("the standby starts again", kind="repair")
     standby.start()
-    promise_rto(stage, back, stage.recovered(back), "the standby's start")
-    promise_refusals(stage, fault, back)
+    stage.nodes["a"].wait_streaming(standby.name)
+    back = stage.mark("it follows, and COMMIT counts on it", kind="repair")
+    promise_rto(stage, back, stage.recovered(back), "the standby followed again")
+    promise_refusals(stage, fault, started)
     stage.settle()
 
 
