@@ -2,6 +2,7 @@
 
 use std::io;
 
+use futures_util::stream::{self, Stream};
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind};
 
@@ -19,6 +20,14 @@ impl Signals {
             interrupt: unix::signal(SignalKind::interrupt())?,
             terminate: unix::signal(SignalKind::terminate())?,
         })
+    }
+
+    /// One item for each request to stop.
+    pub(crate) fn all(self) -> impl Stream<Item = ()> + Unpin + Send {
+        Box::pin(stream::unfold(self, async |mut signals| {
+            signals.next().await;
+            Some(((), signals))
+        }))
     }
 
     /// The next request to stop.

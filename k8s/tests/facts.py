@@ -106,13 +106,16 @@ def probes_ask_the_admin_port(objects):
 def grace_covers_the_drain(objects):
     it = engine(objects)
     settings = named(objects, "ConfigMap", "engine-settings")["data"]
-    stop = containers_of(it)[0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    delay = seconds(settings.get("ENGINE_SHUTDOWN_DELAY", "0s"))
     drain = seconds(settings["ENGINE_SHUTDOWN_GRACE"])
     grace = template_of(it)["spec"]["terminationGracePeriodSeconds"]
-    if not stop:
+    if not delay:
         yield f"{label(it)} does not wait before it drains: requests still come"
-    if grace < stop + drain + GRACE_MARGIN:
-        yield f"{label(it)} is killed after {grace} s, but stops in {stop} + {drain:.0f} + {GRACE_MARGIN} s"
+    deadline = seconds(settings.get("ENGINE_REQUEST_DEADLINE", "10s"))
+    if drain < delay + deadline:
+        yield f"{label(it)} has {drain - delay:.0f} s to answer what may take {deadline:.0f} s"
+    if grace < drain + GRACE_MARGIN:
+        yield f"{label(it)} is killed after {grace} s, but stops in {drain:.0f} + {GRACE_MARGIN} s"
 
 
 def references_exist(objects):

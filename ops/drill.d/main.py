@@ -9,6 +9,7 @@ from pathlib import Path
 import database  # noqa: F401
 import engines  # noqa: F401
 import cache  # noqa: F401
+import durability  # noqa: F401
 import recovery  # noqa: F401
 import patroni  # noqa: F401
 import report
@@ -17,6 +18,8 @@ from faults import DrillError
 from place import REPOSITORY, sweep_left_over
 from stage import RATE, as_json
 
+# Those under which this installation, with its standby, can serve.
+DURABILITIES = ("auto", "sync-standby", "async")
 EXIT_USAGE = 64
 EXIT_UNAVAILABLE = 69
 # Of every drill, beside what ops/run needs.
@@ -48,13 +51,18 @@ def parse(arguments):
         epilog="Drills:\n" + listing() + "\n\nExamples:\n"
         "  ops/drill primary-loss                 one drill, about half a minute\n"
         "  ops/drill all                          every drill in turn, one summary\n"
-        "  ops/drill --rate 1000 network-stall    with more load\n\n"
+        "  ops/drill --rate 1000 network-stall    with more load\n"
+        "  ops/drill --durability sync-standby --read-replica planned-switchover\n\n"
         "Every drill writes NAME.json and NAME.html (a chart of the throughput) to --out.",
     )
     add = parser.add_argument
     add("drills", nargs="*", metavar="NAME", help="drills to run, or `all`")
     add("--list", action="store_true", help="print the drills and stop")
     add("--rate", type=int, default=RATE, metavar="N", help=f"transfers per second (default {RATE})")
+    add("--durability", choices=DURABILITIES, metavar="MODE",
+        help=f"start the engines with this --durability ({', '.join(DURABILITIES)}), whatever the drill")  # fmt: skip
+    add("--read-replica", action="store_true",
+        help="give the engines the standby as --database-read-url, whatever the drill")  # fmt: skip
     add("--out", type=Path, default=REPOSITORY / ".data" / "drills", metavar="DIR",
         help="where the reports go (default .data/drills)")  # fmt: skip
     add("--work", type=Path, default=REPOSITORY / ".data", metavar="DIR",

@@ -54,7 +54,8 @@ def rows(document):
 
 def summary(documents):
     """One table over several drills."""
-    head = f"{'drill':<24}{'verdict':<9}{'seconds':>8}{'outage s':>10}{'RTO s':>8}"
+    width = max(len(document["drill"]) for document in documents) + 2
+    head = f"{'drill':<{width}}{'verdict':<9}{'seconds':>8}{'outage s':>10}{'RTO s':>8}"
     head += f"{'acked':>10}{'missing':>9}{'doubled':>9}"
     lines = ["", head]
     for document in documents:
@@ -70,7 +71,7 @@ def summary(documents):
             f"{shown(verify.get('missing')):>9}",
             f"{shown(doubled):>9}",
         ]
-        lines.append(f"{document['drill']:<24}{document['verdict']:<9}" + "".join(cells))
+        lines.append(f"{document['drill']:<{width}}{document['verdict']:<9}" + "".join(cells))
     return "\n".join(lines)
 
 

@@ -5,12 +5,10 @@ request whose connection fails to the other engine, and if no engine is healthy 
 them all the same (fail open), so that clients see the engine's own answer.
 """
 
-import csv
 import http.client
 import json
 import os
 import signal
-import socket
 import time
 
 from faults import DrillError
@@ -79,15 +77,16 @@ class Engine:
             time.sleep(0.05)
         raise DrillError(f"engine {self.name} is not ready after {seconds} s: {answer}")
 
-    def metric(self, name):
-        """The sum over all labels of one metric; None if the engine has no such."""
+    def metric(self, name, labels=""):
+        """The sum over all labels, or those that contain some, of one metric; None if
+        the engine has no such."""
         status, text = call(self.admin_port, "GET", "/metrics")
         if status != 200:
             raise DrillError(f"/metrics of engine {self.name} answered {status}")
         values = [
             float(line.rpartition(" ")[2])
             for line in text.splitlines()
-            if line.startswith((name + " ", name + "{"))
+            if line.startswith((name + " ", name + "{")) and labels in line
         ]
         return sum(values) if values else None
 
@@ -136,14 +135,21 @@ class Redis:
         return run(tool, seconds=10, check=check)
 
 
-def balancer_text(port, admin, engines, redis_port=None, redis_servers=()):
+REPEATS = """\
+    # An engine that dies takes what was just sent to it along: that is sent again,
+    # which is safe for a request that carries a key.
+    retry-on conn-failure empty-response
+    http-request disable-l7-retry unless { req.hdr(Idempotency-Key) -m found } || METH_GET
+"""
+
+
+def balancer_text(port, engines, redis_port=None, redis_servers=(), repeats=True):
     """The configuration of HAProxy."""
     def servers(check):
         return "".join(f"    server {e.name} 127.0.0.1:{e.port} {check}\n" for e in engines)
     text = f"""\
 global
     maxconn 4000
-    stats socket {admin} mode 600 level admin
 defaults
     mode http
     timeout connect 1s
@@ -161,11 +167,7 @@ backend engines
     balance roundrobin
     option httpchk GET /health
     default-server inter 200ms fastinter 100ms downinter 100ms fall 2 rise 1
-    # An engine that goes away closes idle connections: what was just sent on one
-    # is sent again, which is safe for a request that carries a key.
-    retry-on conn-failure empty-response
-    http-request disable-l7-retry unless {{ req.hdr(Idempotency-Key) -m found }} || METH_GET
-{servers("check")}
+{REPEATS if repeats else ""}{servers("check")}
 backend any
     balance roundrobin
 {servers("")}"""
@@ -192,43 +194,17 @@ listen redis
 class Balancer:
     """HAProxy before the engines, and before the Redis servers if wanted."""
 
-    def __init__(self, place, port):
+    def __init__(self, place, port, repeats=True):
         self.place = place
         self.port = port
-        self.admin = place.sockets / "haproxy"
+        self.repeats = repeats
         self.process = None
-
-    def tell(self, command):
-        """The answer to one line on its admin socket."""
-        with socket.socket(socket.AF_UNIX) as link:
-            link.settimeout(CALL_SECONDS_MAX)
-            link.connect(str(self.admin))
-            link.sendall(command.encode() + b"\n")
-            return b"".join(iter(lambda: link.recv(65536), b"")).decode()
-
-    def requests_on(self, engine):
-        """How many requests it has under way at an engine."""
-        rows = csv.DictReader(self.tell("show stat").removeprefix("# ").splitlines())
-        return sum(int(r["scur"]) for r in rows if (r["pxname"], r["svname"]) == ("engines", engine.name))
-
-    def take_out(self, engine):
-        """Sends an engine nothing new, and waits until it owes no answer."""
-        self.tell(f"set server engines/{engine.name} state drain")
-        give_up = time.monotonic() + CALL_SECONDS_MAX
-        # Twice in a row: a request may be on its way to the count.
-        idle = 0
-        while idle < 2:
-            if time.monotonic() > give_up:
-                raise DrillError(f"the balancer still waits for engine {engine.name}")
-            idle = idle + 1 if self.requests_on(engine) == 0 else 0
-            time.sleep(0.1)
-
-    def put_back(self, engine):
-        self.tell(f"set server engines/{engine.name} state ready")
 
     def start(self, engines, redis_port=None, redis_servers=()):
         path = self.place.work / "haproxy.cfg"
-        path.write_text(balancer_text(self.port, self.admin, engines, redis_port, redis_servers))
+        path.write_text(
+            balancer_text(self.port, engines, redis_port, redis_servers, self.repeats)
+        )
         run([self.place.haproxy, "-c", "-f", path])
         # -db: in the foreground, one process.
         self.process = self.place.processes.start(

@@ -93,12 +93,15 @@ class Stage:
 
     # --- the installation
 
-    def build(self, database_hosts=None, redis_through_balancer=False, engine_settings=None, load=None, database=None):
+    def build(
+        self, database_hosts=None, redis_through_balancer=False, engine_settings=None, load=None, database=None,
+        balancer=None,
+    ):  # fmt: skip
         """Everything, from initdb to steady load."""
         self.say("  building: primary, synchronous standby, Redis with replica, two engines, balancer")
         self.build_database(**(database or {}))
         self.build_redis()
-        self.build_engines(database_hosts, redis_through_balancer, engine_settings)
+        self.build_engines(database_hosts, redis_through_balancer, engine_settings, balancer)
         self.open_accounts()
         self.start_load(**(load or {}))
 
@@ -122,7 +125,9 @@ class Stage:
         a.start()
         b.start(replica_of=a)
 
-    def build_engines(self, database_hosts=None, redis_through_balancer=False, engine_settings=None):
+    def build_engines(
+        self, database_hosts=None, redis_through_balancer=False, engine_settings=None, balancer=None
+    ):
         ports = free_ports(6)
         redis_port = ports[5] if redis_through_balancer else self.redis["a"].port
         environment = {
@@ -131,13 +136,14 @@ class Stage:
             ),
             "ENGINE_REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
             "ENGINE_CACHE_TTL": f"{CACHE_TTL_S}s",
+            **self.chosen(),
             **(engine_settings or {}),
         }
         self.engines = [
             Engine(self.place, "1", ports[0], ports[1], environment),
             Engine(self.place, "2", ports[2], ports[3], environment),
         ]
-        self.balancer = Balancer(self.place, ports[4])
+        self.balancer = Balancer(self.place, ports[4], **(balancer or {}))
         if redis_through_balancer:
             # The engines' first look at Redis must find the balancer there.
             self.start_engines(wait=False)
@@ -147,6 +153,17 @@ class Stage:
         else:
             self.start_engines()
             self.balancer.start(self.engines)
+
+    def chosen(self):
+        """The engines' settings that the command line asks for, whatever the drill."""
+        settings = {}
+        if self.options.durability:
+            settings["ENGINE_DURABILITY"] = self.options.durability
+        if self.options.read_replica:
+            settings["ENGINE_DATABASE_READ_URL"] = database_url(
+                [node.port for node in self.nodes.values()]
+            )
+        return settings
 
     def start_engines(self, wait=True):
         for engine in self.engines:

@@ -211,9 +211,10 @@ class Settings(unittest.TestCase):
         self.assertEqual(settings_text({"a": "it's"}), "a = 'it''s'\n")
 
     def test_without_a_key_the_balancer_sends_nothing_twice(self):
-        text = services.balancer_text(1, "/s/haproxy", [])
+        text = services.balancer_text(1, [])
         self.assertIn("disable-l7-retry unless { req.hdr(Idempotency-Key) -m found }", text)
         self.assertNotIn("listen redis", text)
+        self.assertNotIn("retry", services.balancer_text(1, [], repeats=False))
 
 
 class Sweeping(unittest.TestCase):

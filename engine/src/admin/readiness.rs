@@ -57,9 +57,11 @@ pub enum Schema {
     Unknown,
     /// The version this engine was built for.
     Current(u32),
+    /// That of the release after it, which keeps this engine working.
+    Ahead(u32),
     /// Older; `engine migrate` mends it.
     Behind(u32),
-    /// From the future, or changed by hand.
+    /// From a further future, or changed by hand.
     Foreign(u32),
 }
 
@@ -281,6 +283,8 @@ impl Readiness {
             .ready
             .set(flag(self.verdict() == Verdict::Ready));
         metrics.engine.draining.set(flag(state.draining));
+        let newer = flag(matches!(state.schema, Schema::Ahead(_)));
+        metrics.engine.schema_newer.set(newer);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -417,6 +421,10 @@ fn schema(state: Schema) -> Finding {
     match state {
         Schema::Unknown => failed("not known yet"),
         Schema::Current(version) => ok(format!("version {version}")),
+        Schema::Ahead(version) => (
+            Level::Warning,
+            format!("version {version} is of the next release, which this engine serves too"),
+        ),
         Schema::Behind(version) => failed(format!("version {version} is old; run engine migrate")),
         Schema::Foreign(version) => failed(format!(
             "version {version} is not known to this engine; run a newer one"
@@ -532,6 +540,7 @@ mod tests {
             "database",
             Level::Failed,
         );
+        check_after(|r| r.set_schema(Schema::Ahead(3)), "schema", Level::Warning);
         check_after(|r| r.set_schema(Schema::Behind(1)), "schema", Level::Failed);
         check_after(
             |r| r.set_schema(Schema::Foreign(9)),
@@ -622,6 +631,7 @@ mod tests {
             "engine_redis_up 1\n",
             "engine_ready 0\n",
             "engine_draining 0\n",
+            "engine_schema_newer 0\n",
         ] {
             assert!(page.contains(line), "{line}");
         }

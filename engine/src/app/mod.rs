@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use futures_util::{Stream, StreamExt as _};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
@@ -30,13 +31,13 @@ use crate::cache::{Balances, CacheError};
 use crate::clock::Clock;
 use crate::config::{self, AccessLog, DatabaseUrl, LogFormat, ServeConfig};
 use crate::entropy::Entropy;
-use crate::http;
+use crate::http::{self, Stopping};
 use crate::lock_queue::{BatchLimits, LockQueue};
 use crate::store::commit::{
     CommitSession, CommitSettings, OpenError, demand_sync_standby, session_parameters,
 };
 use crate::store::link::{Link, LinkError};
-use crate::store::migrate::{SchemaError, check_schema};
+use crate::store::migrate::{Fit, SchemaError, check_schema};
 use crate::store::read::{ReadSettings, Reader};
 use crate::store::route::{self, Lookout, LookoutSettings, Route};
 use crate::store::wire::SessionSettings;
@@ -135,23 +136,32 @@ impl fmt::Display for AppError {
 
 impl std::error::Error for AppError {}
 
-/// Serves until `stop` resolves and everything accepted is answered.
+/// Serves until `stop` asks to stop and everything accepted is answered. Asked
+/// again, or with nobody left to ask, it cuts `shutdown_delay` short.
 ///
 /// # Errors
 /// [`AppError`]; before anything was accepted, or with every caller answered.
 pub async fn serve(
     config: &ServeConfig,
-    stop: impl Future<Output = ()> + Send,
+    mut stop: impl Stream<Item = ()> + Unpin + Send,
 ) -> Result<(), AppError> {
     let engine = Engine::start(config).await?;
     let commits = commit(engine.committers.clone(), engine.supervisor.clone());
     let life = async {
         let mut shutdown = engine.supervisor.shutdown();
         tokio::select! {
-            () = stop => tracing::info!("stopping: asked to"),
+            _ = stop.next() => tracing::info!("stopping: asked to"),
             () = shutdown.requested() => tracing::error!("stopping: a task failed"),
         }
-        engine.stop(config.tuning.admission.shutdown_grace).await
+        let admission = &config.tuning.admission;
+        let hurry = async {
+            tokio::select! {
+                _ = stop.next() => tracing::info!("asked again, the shutdown delay is over"),
+                () = shutdown.requested() => {}
+                () = tokio::time::sleep(admission.shutdown_delay) => {}
+            }
+        };
+        engine.stop(admission.shutdown_grace, hurry).await
     };
     tokio::select! {
         biased;
@@ -263,14 +273,20 @@ impl Engine {
         })
     }
 
-    /// Not ready, no new connections, requests in flight answered, queue empty,
-    /// sessions closed, logs flushed: in that order.
-    async fn stop(mut self, grace: Duration) -> Result<(), AppError> {
+    /// Not ready, clients asked to leave until `left`, no new connections, requests
+    /// in flight answered, queue empty, sessions closed, logs flushed: in that order.
+    async fn stop(
+        mut self,
+        grace: Duration,
+        left: impl Future<Output = ()>,
+    ) -> Result<(), AppError> {
         let started = tokio::time::Instant::now();
         self.readiness.set_draining();
-        self.http.stop.send_replace(true);
+        self.http.stop.send_replace(Stopping::Leaving);
+        left.await;
+        self.http.stop.send_replace(Stopping::Closing);
         // An error means that its task is gone: nothing is left to wait for.
-        let drained = tokio::time::timeout(grace, async {
+        let drained = tokio::time::timeout(grace.saturating_sub(started.elapsed()), async {
             self.http.ended.wait_for(|ended| *ended).await.map(drop)
         })
         .await;
@@ -296,7 +312,7 @@ impl Engine {
 /// The listener's task.
 #[derive(Debug)]
 struct HttpTask {
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Stopping>,
     ended: watch::Receiver<bool>,
 }
 
@@ -305,7 +321,7 @@ fn start_http(
     edge: Arc<http::Edge<EngineLedger, Requests>>,
     listener: TcpListener,
 ) -> HttpTask {
-    let (stop, stopped) = watch::channel(false);
+    let (stop, stopped) = watch::channel(Stopping::No);
     let (ends, ended) = watch::channel(false);
     supervisor.spawn("http", async move {
         http::serve(edge, listener, stopped).await;
@@ -388,7 +404,11 @@ async fn check_database(config: &ServeConfig, route: &Route) -> Result<(), AppEr
     drop(session);
     let checked = check_schema(&link.client).await.map_err(AppError::Schema);
     link.close().await;
-    checked
+    match checked? {
+        Fit::Own => {}
+        Fit::OneNewer => tracing::warn!("the schema is one version newer, as in a rollback"),
+    }
+    Ok(())
 }
 
 fn start_admin(
@@ -542,6 +562,7 @@ fn lookout_settings(
         connect_timeout: limits.database_connect_timeout,
         replica_lag_max: limits.replica_lag_max,
         durability: durability(config),
+        resolver: route::Resolver::System,
     })
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::admin::{Database, Partitions, Readiness, Redis, Replication, Schema, Writes};
 use crate::admission::Admission;
@@ -13,7 +13,7 @@ use crate::cache::{Balances, BreakerState};
 use crate::http::{Edge, Ledger, Observer};
 use crate::store::link::Link;
 use crate::store::maintain::{PartitionsAhead, partitions_ahead};
-use crate::store::migrate::{SchemaError, check_schema, version};
+use crate::store::migrate::{Fit, SchemaError, check_schema, version};
 use crate::store::read::Reader;
 use crate::store::route::{Durability, Facts, Mode, Outlook, Route};
 use crate::supervisor::Supervisor;
@@ -28,7 +28,9 @@ use super::observe::History;
 
 /// How often PostgreSQL is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(1);
-/// How often what changes slowly is looked at: schema, partitions, clocks.
+/// How often the schema is looked at: a release that migrates is watched by people.
+const SCHEMA_EVERY: Duration = Duration::from_secs(10);
+/// How often what changes slowly is looked at: partitions, clocks.
 const SLOW_EVERY: Duration = Duration::from_secs(60);
 /// The same after a failure, or before the first success.
 const SLOW_RETRY: Duration = Duration::from_secs(2);
@@ -179,17 +181,39 @@ impl Probes {
     }
 
     async fn watch_schema(&self, metrics: &'static Metrics) {
+        let mut slow_at = Instant::now();
         loop {
-            let looked = self.look_at_schema(metrics).await.is_some();
-            sleep(if looked { SLOW_EVERY } else { SLOW_RETRY }).await;
+            let looked = self.look_slowly(&mut slow_at, metrics).await.is_some();
+            let pause = if looked { SCHEMA_EVERY } else { SLOW_RETRY };
+            sleep(pause).await;
         }
     }
 
     /// `None` if the database could not be asked.
-    async fn look_at_schema(&self, metrics: &'static Metrics) -> Option<()> {
+    async fn look_slowly(&self, slow_at: &mut Instant, metrics: &'static Metrics) -> Option<()> {
         let link = Link::to_primary(&self.route).await.ok()?;
-        let schema = match check_schema(&link.client).await {
-            Ok(()) => Some(Schema::Current(u32::try_from(version()).unwrap_or(0))),
+        let schema = self.look_at_schema(&link).await;
+        let is_due = *slow_at <= Instant::now();
+        let ahead = match is_due {
+            true => partitions_ahead(&link.client).await.ok(),
+            false => None,
+        };
+        link.close().await;
+        self.readiness.set_schema(schema?);
+        if is_due {
+            self.set_partitions(ahead?, metrics);
+            self.look_at_clock(metrics).await?;
+            *slow_at = Instant::now() + SLOW_EVERY;
+        }
+        Some(())
+    }
+
+    /// `None` if the database could not be asked.
+    async fn look_at_schema(&self, link: &Link) -> Option<Schema> {
+        let own = u32::try_from(version()).unwrap_or(0);
+        match check_schema(&link.client).await {
+            Ok(Fit::Own) => Some(Schema::Current(own)),
+            Ok(Fit::OneNewer) => Some(Schema::Ahead(own.saturating_add(1))),
             Err(SchemaError::TooOld { applied, .. }) => {
                 Some(Schema::Behind(u32::try_from(applied).unwrap_or(0)))
             }
@@ -208,11 +232,11 @@ impl Probes {
                 | SchemaError::Failed { .. }
                 | SchemaError::Database(_),
             ) => None,
-        };
-        let ahead = partitions_ahead(&link.client).await.ok();
-        link.close().await;
-        self.readiness.set_schema(schema?);
-        self.set_partitions(ahead?, metrics);
+        }
+    }
+
+    /// `None` if the database could not be asked.
+    async fn look_at_clock(&self, metrics: &'static Metrics) -> Option<()> {
         let skew_ms = self.reader.clock_skew().await.ok()?;
         self.readiness.set_clock_skew_ms(skew_ms);
         // A gauge of seconds; a skew that f64 cannot hold exactly is beyond repair anyway.

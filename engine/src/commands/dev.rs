@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use engine::client::Client;
 use engine::config::{DatabaseUrl, DevConfig, DevMode, RedisUrl, ServeConfig};
 use engine::dev::{self, DevSettings, Login, Servers, demo};
+use futures_util::stream;
 use hyper::StatusCode;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -143,11 +144,11 @@ async fn with_engine(
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let mut engine = tokio::spawn(async move {
-        let stop = async move {
+        let stop = stream::once(async move {
             // Sent, or its sender is gone: both mean stop.
             stopped.await.ok();
-        };
-        engine_room::run(&serve, stop).await
+        });
+        engine_room::run(&serve, Box::pin(stop)).await
     });
     let work = work_on_engine(config, servers, addresses, signals);
     let outcome = tokio::select! {

@@ -2,12 +2,14 @@
 
 use engine::config::ServeConfig;
 
+use futures_util::Stream;
+
 use super::Failure;
 
-/// Runs an engine until `stop` resolves and everything accepted is answered.
+/// Runs an engine until `stop` asks to stop and everything accepted is answered.
 pub(super) async fn run(
     config: &ServeConfig,
-    stop: impl Future<Output = ()> + Send + 'static,
+    stop: impl Stream<Item = ()> + Unpin + Send + 'static,
 ) -> Result<(), Failure> {
     let _log = engine::app::start_log(config).map_err(Failure::Log)?;
     engine::app::serve(config, stop).await.map_err(Failure::App)

@@ -49,15 +49,12 @@ const EVENT_INTERVAL: u32 = 24;
 pub(crate) fn serve(config: &ServeConfig) -> Result<ExitCode, Failure> {
     raise_open_files();
     runtime(config.tuning.network.io_threads)?.block_on(async {
-        let mut signals = Signals::listen().map_err(Failure::Runtime)?;
+        let signals = Signals::listen().map_err(Failure::Runtime)?;
         if let Some(owner) = &config.migrate_database_url {
             let retention = config.tuning.admission.idempotency_retention;
             complain(&prepare_schema(owner.expose(), retention).await?);
         }
-        let stop = async move {
-            signals.next().await;
-        };
-        engine_room::run(config, stop).await
+        engine_room::run(config, signals.all()).await
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -80,7 +80,8 @@ Examples:
   ENGINE_DATABASE_URL=postgres://engine:secret@db/ledger engine serve --listen 0.0.0.0:5000
   engine serve --migrate --migrate-database-url postgres://owner:secret@db/ledger ...
 
-SIGTERM or Ctrl-C: /readyz turns 503, what was accepted is answered, then it stops.";
+SIGTERM or Ctrl-C: /readyz turns 503, clients are asked to leave for --shutdown-delay, what was
+accepted is answered, then it stops. A second signal ends the delay.";
 
 /// Flags of `engine serve`.
 #[derive(Debug, Args)]

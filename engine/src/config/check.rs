@@ -187,6 +187,14 @@ fn waits(tuning: &Tuning) -> Result<(), ConfigError> {
         tuning.admission.shutdown_grace,
         (Duration::ZERO, HOUR),
     )?;
+    let admission = &tuning.admission;
+    if !admission.shutdown_delay.is_zero() && admission.shutdown_grace <= admission.shutdown_delay {
+        return refuse(
+            "--shutdown-delay",
+            "must be shorter than --shutdown-grace: otherwise no time is left to answer what \
+             was accepted",
+        );
+    }
     let bounds = (MS, DATABASE_TIMEOUT_MAX);
     within("--lock-timeout", database.lock_timeout, bounds)?;
     within("--statement-timeout", database.statement_timeout, bounds)?;

@@ -93,6 +93,10 @@ fn waits_fit_into_each_other() {
         Some("--lock-timeout"),
     );
     check_serve(&["--lock-timeout", "0s"], Some("--lock-timeout"));
+    let delay = Some("--shutdown-delay");
+    check_serve(&["--shutdown-delay", "29s"], None);
+    check_serve(&["--shutdown-delay", "30s"], delay);
+    check_serve(&["--shutdown-grace", "0s"], None);
     check_serve(&["--statement-timeout", "25d"], Some("--statement-timeout"));
     check_serve(&["--request-deadline", "100ms"], None);
     check_serve(&["--request-deadline", "99ms"], Some("--request-deadline"));

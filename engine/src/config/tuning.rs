@@ -198,6 +198,15 @@ pub struct Admission {
           value_name = "TIME", value_parser = value::duration)]
     pub request_deadline: Duration,
 
+    /// Time to go on serving after SIGTERM, unready, while balancers and clients leave
+    ///
+    /// /readyz is 503 at once and each answer carries `Connection: close` (GOAWAY on HTTP/2);
+    /// then the listener closes. Behind a balancer give it the time in which that notices an
+    /// unready engine, such as 10s; a second signal ends it. Counts against --shutdown-grace.
+    #[arg(long, env = "ENGINE_SHUTDOWN_DELAY", default_value = "0s",
+          value_name = "TIME", value_parser = value::duration)]
+    pub shutdown_delay: Duration,
+
     /// Time a stop may take to answer what was accepted, before the process ends
     ///
     /// Kubernetes kills after 30 s by itself: give it a little more than this.

@@ -8,6 +8,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 /// Written by the connection's socket and requests, read by its watcher; lives
 /// as long as the connection.
 #[derive(Debug, Default)]
@@ -18,6 +20,8 @@ pub(super) struct Activity {
     heard: AtomicBool,
     /// The client may be sending what nobody will read.
     lingers: AtomicBool,
+    /// Told with `lingers`, which a stop brings about with every answer.
+    answered_last: Notify,
 }
 
 impl Activity {
@@ -27,6 +31,19 @@ impl Activity {
 
     pub(super) fn must_linger(&self) {
         self.lingers.store(true, Ordering::Relaxed);
+        self.answered_last.notify_one();
+    }
+
+    /// Until a request has been made, at once if one was before; during a stop only.
+    pub(super) async fn asked_something(&self) {
+        if self.requests.load(Ordering::Relaxed) == 0 {
+            self.answered_last.notified().await;
+        }
+    }
+
+    /// Whether a request, or a part of one, is here and not answered.
+    pub(super) fn is_hearing(&self) -> bool {
+        self.heard.load(Ordering::Relaxed) || 0 < self.in_flight.load(Ordering::Relaxed)
     }
 
     pub(super) fn lingers(&self) -> bool {

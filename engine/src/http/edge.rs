@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -51,6 +51,9 @@ pub struct Settings {
     /// For a client to read its last answer, when more was sent than was read.
     /// Default 2 s.
     pub linger: Duration,
+    /// For what is on its way when the listener closes: a handshake begun, a request
+    /// over an idle connection. Default 300 ms, a round trip around the world.
+    pub leave_time: Duration,
     /// What `Retry-After` says, in whole seconds. Default 1 s.
     pub retry_after: Duration,
 }
@@ -66,6 +69,7 @@ impl Default for Settings {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             linger: Duration::from_secs(2),
+            leave_time: Duration::from_millis(300),
             retry_after: Duration::from_secs(1),
         }
     }
@@ -89,6 +93,8 @@ pub struct Edge<L, O> {
     pub(super) ids: Arc<RequestIds>,
     /// Open connections, the refused ones excepted.
     pub(super) connections: AtomicUsize,
+    /// Whether each answer asks its client to leave; never reset.
+    leaving: AtomicBool,
     retry_after: HeaderValue,
 }
 
@@ -100,6 +106,7 @@ impl<L: Ledger, O: Observer> Edge<L, O> {
             parsing: Arc::new(Semaphore::new(PARSED_AT_ONCE_MAX)),
             ids: Arc::new(RequestIds::new(seed)),
             connections: AtomicUsize::new(0),
+            leaving: AtomicBool::new(false),
             // The unit is whole seconds; less than one would be "at once".
             retry_after: HeaderValue::from(settings.retry_after.as_secs().max(1)),
             settings,
@@ -114,6 +121,11 @@ impl<L: Ledger, O: Observer> Edge<L, O> {
     pub fn body_bytes(&self) -> (usize, usize) {
         let max = self.settings.bodies_bytes_max;
         (max.saturating_sub(self.budget.free_bytes()), max)
+    }
+
+    /// From now on each answer is the last of its connection.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn manners(&self) -> Manners {
@@ -159,8 +171,9 @@ impl<L: Ledger, O: Observer> Connection<L, O> {
             request_id: request_id.to_str().unwrap_or_default(),
         };
         let answer = handle::answer(&mut call, incoming, &mut ending.route).await;
-        let answer = answer.unwrap_or_else(Answer::from);
+        let mut answer = answer.unwrap_or_else(Answer::from);
         ending.answered(&answer);
+        answer.closes |= edge.leaving.load(Ordering::Relaxed);
         if answer.closes {
             self.activity.must_linger();
         }

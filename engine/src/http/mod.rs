@@ -14,6 +14,7 @@
 mod activity;
 mod body;
 pub mod code;
+mod door;
 mod edge;
 mod handle;
 mod headers;
@@ -41,4 +42,4 @@ pub use ports::{
     BalanceAnswer, Freshness, Ledger, Observer, RequestFacts, TransferFacts, TransferStatus,
 };
 pub use route::Route;
-pub use server::{serve, serve_stream};
+pub use server::{Stopping, serve, serve_stream};

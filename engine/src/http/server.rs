@@ -4,7 +4,7 @@
 //! Bound: `connections_max` connections are served; past it [`REFUSALS_MAX`]
 //! are told so at a time, and others are closed unheard.
 //! Invariant: a connection's place is given back when its task ends, however it
-//! ends.
+//! ends; a request on its way when the stop came is answered, not cut.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::activity::{Activity, Patience, Watcher};
+use super::door;
 use super::edge::{Connection, Edge};
 use super::ports::{Ledger, Observer};
 use super::socket::{self, Socket};
@@ -46,61 +47,104 @@ const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 /// The same for one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 256 * 1024;
 
-/// Serves a listener until `stop` turns true (or its sender is gone), then lets
-/// every request in flight finish. Dropping the future closes all connections.
+/// How far a stop has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stopping {
+    /// Nobody asked for one.
+    #[default]
+    No,
+    /// Everything is still accepted and answered, and each answer asks its client
+    /// to leave: `Connection: close`, or GOAWAY on HTTP/2.
+    Leaving,
+    /// Nothing new is accepted; what is on its way is answered.
+    Closing,
+}
+
+/// Serves a listener until `stop` says [`Stopping::Closing`] (or its sender is
+/// gone), then lets every request in flight or on its way finish. Dropping the
+/// future closes all connections.
 ///
 /// Several listeners may share one edge, also from several runtimes.
 pub async fn serve<L: Ledger, O: Observer>(
     edge: Arc<Edge<L, O>>,
     listener: TcpListener,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Stopping>,
 ) {
-    let protocols = Arc::new(Protocols::new());
-    let mut tasks = JoinSet::new();
-    let mut refusals = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = stopped(&mut stop) => break,
-            Some(ended) = tasks.join_next() => {
-                report(ended);
-                continue;
+    let mut hall = Hall::new(edge, stop.clone());
+    {
+        let mut last_came = pin!(last_came(&listener, stop, hall.edge.settings.leave_time));
+        loop {
+            tokio::select! {
+                biased;
+                () = last_came.as_mut() => break,
+                Some(ended) = hall.tasks.join_next() => report(ended),
+                Some(ended) = hall.refusals.join_next() => report(ended),
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, client)) => hall.take_in(stream, client),
+                    Err(error) => pause_after(&error).await,
+                },
             }
-            Some(ended) = refusals.join_next() => {
-                report(ended);
-                continue;
-            }
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, client) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                pause_after(&error).await;
-                continue;
-            }
-        };
-        // Answers are small and complete: waiting to fill a packet only delays.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection closed before it was served");
-            continue;
-        }
-        if let Some(place) = Place::take(&edge) {
-            let (protocols, stop) = (Arc::clone(&protocols), stop.clone());
-            tasks.spawn(async move {
-                converse(&protocols, &place.edge, stream, client, stop).await;
-            });
-        } else if refusals.len() < REFUSALS_MAX {
-            refusals.spawn(refuse(stream, socket::no_room(&edge.ids)));
         }
     }
     // No new connections: the socket closes, and a balancer turns elsewhere.
-    drop(listener);
-    while let Some(ended) = tasks.join_next().await {
+    for (stream, client) in door::close(listener) {
+        hall.take_in(stream, client);
+    }
+    while let Some(ended) = hall.tasks.join_next().await {
         report(ended);
     }
-    while let Some(ended) = refusals.join_next().await {
+    while let Some(ended) = hall.refusals.join_next().await {
         report(ended);
     }
+}
+
+/// The connections of one listener.
+struct Hall<L: Ledger, O: Observer> {
+    edge: Arc<Edge<L, O>>,
+    protocols: Arc<Protocols>,
+    stop: watch::Receiver<Stopping>,
+    tasks: JoinSet<()>,
+    refusals: JoinSet<()>,
+}
+
+impl<L: Ledger, O: Observer> Hall<L, O> {
+    fn new(edge: Arc<Edge<L, O>>, stop: watch::Receiver<Stopping>) -> Self {
+        Self {
+            edge,
+            protocols: Arc::new(Protocols::new()),
+            stop,
+            tasks: JoinSet::new(),
+            refusals: JoinSet::new(),
+        }
+    }
+
+    fn take_in(&mut self, stream: TcpStream, client: SocketAddr) {
+        // Answers are small and complete: waiting to fill a packet only delays.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection closed before it was served");
+            return;
+        }
+        if let Some(place) = Place::take(&self.edge) {
+            let (protocols, stop) = (Arc::clone(&self.protocols), self.stop.clone());
+            self.tasks.spawn(async move {
+                converse(&protocols, &place.edge, stream, client, stop).await;
+            });
+        } else if self.refusals.len() < REFUSALS_MAX {
+            let answer = socket::no_room(&self.edge.ids);
+            self.refusals.spawn(refuse(stream, answer));
+        }
+    }
+}
+
+/// Until the listener may close: nobody new is on the way any more.
+async fn last_came(
+    listener: &TcpListener,
+    mut stop: watch::Receiver<Stopping>,
+    leave_time: Duration,
+) {
+    until(&mut stop, Stopping::Closing).await;
+    door::let_nobody_knock(listener);
+    tokio::time::sleep(leave_time).await;
 }
 
 /// A connection's task fails by a panic only: its client sees a reset, all
@@ -117,7 +161,7 @@ pub async fn serve_stream<L: Ledger, O: Observer>(
     edge: &Arc<Edge<L, O>>,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     client: SocketAddr,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Stopping>,
 ) {
     converse(&Protocols::new(), edge, stream, client, stop).await;
 }
@@ -150,17 +194,17 @@ async fn converse<L: Ledger, O: Observer>(
     edge: &Arc<Edge<L, O>>,
     mut stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     client: SocketAddr,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Stopping>,
 ) {
     let activity = Arc::new(Activity::default());
     let mut bored = pin!(bored(&activity, edge.patience()));
-    let mut stopped = pin!(stopped(&mut stop));
+    let mut fell_silent = pin!(fell_silent(edge, &activity, stop.clone()));
     let heard = || activity.heard();
     let told = tokio::select! {
         biased;
         told = FirstBytes::read(&mut stream, heard) => told,
-        // Whoever has asked nothing yet is owed nothing.
-        () = stopped.as_mut() => return,
+        // Whoever has asked nothing by now is owed nothing.
+        () = fell_silent.as_mut() => return,
         () = bored.as_mut() => return,
     };
     let (version, first) = match told {
@@ -176,10 +220,11 @@ async fn converse<L: Ledger, O: Observer>(
     let service = service_fn(move |request| Arc::clone(&shared).serve(request));
     let ended = if version == Version::HTTP_2 {
         let conversation = protocols.http2.serve_connection(socket, service);
-        to_its_end(pin!(conversation), stopped, bored).await
+        let farewell = pin!(can_go_away(edge, &activity, stop));
+        to_its_end(pin!(conversation), farewell, bored).await
     } else {
         let conversation = protocols.http1.serve_connection(socket, service);
-        to_its_end(pin!(conversation), stopped, bored).await
+        to_its_end(pin!(conversation), fell_silent, bored).await
     };
     if let Err(error) = ended {
         ended_early(&error, client);
@@ -187,10 +232,10 @@ async fn converse<L: Ledger, O: Observer>(
 }
 
 /// Lets a conversation go on until it ends, or until the client is not worth
-/// waiting for any more; once stopped, its present requests are its last.
+/// waiting for any more; after `farewell` its present requests are its last.
 async fn to_its_end<C: GracefulConnection>(
     mut conversation: Pin<&mut C>,
-    mut stopped: Pin<&mut impl Future<Output = ()>>,
+    mut farewell: Pin<&mut impl Future<Output = ()>>,
     mut bored: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<(), C::Error> {
     let mut stopping = false;
@@ -198,12 +243,55 @@ async fn to_its_end<C: GracefulConnection>(
         tokio::select! {
             biased;
             ended = conversation.as_mut() => return ended,
-            () = stopped.as_mut(), if !stopping => {
+            () = farewell.as_mut(), if !stopping => {
                 stopping = true;
                 conversation.as_mut().graceful_shutdown();
             }
             () = bored.as_mut() => return Ok(()),
         }
+    }
+}
+
+/// Until nothing is on its way any more over a connection that stops. Each answer
+/// until then asks the client to leave, so only idle connections get here.
+///
+/// HTTP/1 has no word for "I close": a request sent at that moment has no answer,
+/// and its client cannot know whether it was done. So the engine listens a moment
+/// longer than a request takes to arrive, and never closes on half a request,
+/// which `bored` gives its time.
+async fn fell_silent<L: Ledger, O: Observer>(
+    edge: &Edge<L, O>,
+    activity: &Activity,
+    mut stop: watch::Receiver<Stopping>,
+) {
+    until(&mut stop, Stopping::Leaving).await;
+    edge.leave();
+    until(&mut stop, Stopping::Closing).await;
+    loop {
+        tokio::time::sleep(edge.settings.leave_time).await;
+        if !activity.is_hearing() {
+            return;
+        }
+    }
+}
+
+/// Until an HTTP/2 connection that stops may say so: GOAWAY names the last request
+/// that will be answered, so nothing on its way is in doubt. Not before the first
+/// one: a client that has just come would have come in vain.
+async fn can_go_away<L: Ledger, O: Observer>(
+    edge: &Edge<L, O>,
+    activity: &Activity,
+    mut stop: watch::Receiver<Stopping>,
+) {
+    until(&mut stop, Stopping::Leaving).await;
+    edge.leave();
+    let waited_enough = async {
+        until(&mut stop, Stopping::Closing).await;
+        tokio::time::sleep(edge.settings.leave_time).await;
+    };
+    tokio::select! {
+        () = activity.asked_something() => {}
+        () = waited_enough => {}
     }
 }
 
@@ -224,9 +312,9 @@ async fn bored(activity: &Activity, patience: Patience) {
     }
 }
 
-/// Until `stop` is true or nobody can say so any more.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
+/// Until the stop has come so far, or nobody can say so any more.
+async fn until(stop: &mut watch::Receiver<Stopping>, stage: Stopping) {
+    if stop.wait_for(|now| stage <= *now).await.is_err() {
         tracing::debug!("the one who could say stop is gone, so this listener stops");
     }
 }

@@ -204,6 +204,8 @@ pub struct Engine {
     pub ready: Gauge,
     /// 1 from the stop signal on.
     pub draining: Gauge,
+    /// 1 while the schema is the next release's.
+    pub schema_newer: Gauge,
     /// Access-log lines written.
     pub access_log_lines: Counter,
     /// Access-log lines given up because the writer was behind.
@@ -602,6 +604,11 @@ impl Engine {
             ),
             ready: registrar.gauge("engine_ready", Unit::Count, "1 while /readyz answers 200."),
             draining: registrar.gauge("engine_draining", Unit::Count, "1 from the stop signal on."),
+            schema_newer: registrar.gauge(
+                "engine_schema_newer",
+                Unit::Count,
+                "1 while the schema is one version newer than this engine, which serves it too.",
+            ),
             access_log_lines: registrar
                 .counter("engine_access_log_lines_total", "Access-log lines written."),
             access_log_dropped: registrar.counter(

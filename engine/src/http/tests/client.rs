@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::super::{Edge, Settings, serve};
+use super::super::{Edge, Settings, Stopping, serve};
 use super::fake::FakeLedger;
 use super::watch::Watch;
 use crate::clock::Clock;
@@ -24,7 +24,7 @@ pub(super) struct Served {
     pub(super) ledger: FakeLedger,
     pub(super) watch: Watch,
     pub(super) address: SocketAddr,
-    pub(super) stop: watch::Sender<bool>,
+    pub(super) stop: watch::Sender<Stopping>,
     pub(super) serving: JoinHandle<()>,
 }
 
@@ -37,7 +37,7 @@ impl Served {
         let (ledger, watch) = (FakeLedger::default(), Watch::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (stop, stopping) = watch::channel(false);
+        let (stop, stopping) = watch::channel(Stopping::No);
         let edge = Edge::new(settings, ledger.clone(), watch.clone(), Clock::System, 7);
         let serving = tokio::spawn(serve(Arc::new(edge), listener, stopping));
         Self {

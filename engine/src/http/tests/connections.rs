@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::client::{PATIENCE, Request, Served};
 use super::fake::Trouble;
-use crate::http::Settings;
+use crate::http::{Settings, Stopping};
 
 const PAY: &str = r#"{"from":0,"to":1,"amount":1}"#;
 
@@ -240,7 +240,7 @@ async fn stopping_answers_what_was_asked_and_closes_the_rest() {
     let mut go_on = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
     busy.stream.read_exact(&mut go_on).await.unwrap();
     assert!(go_on.starts_with(b"HTTP/1.1 100 "));
-    served.stop.send(true).unwrap();
+    served.stop.send(Stopping::Closing).unwrap();
     assert!(idle.is_closed().await);
     busy.send(last).await;
     let reply = busy.reply().await;
@@ -258,4 +258,68 @@ async fn stopping_answers_what_was_asked_and_closes_the_rest() {
             .await
             .is_err()
     );
+}
+
+/// What a client sent before it could see the close is answered: over a connection
+/// that was idle when the stop came, and over one that nobody had accepted yet.
+#[tokio::test]
+async fn what_is_on_its_way_when_the_listener_closes_is_answered() {
+    let served = with_accounts(Settings::default()).await;
+    let health = Request::new("GET", "/health").bytes();
+    let mut idle = served.connect().await;
+    idle.send(&health).await;
+    assert_eq!(idle.reply().await.header("connection"), None);
+    let mut new = served.connect().await;
+    served.stop.send(Stopping::Closing).unwrap();
+    let mut newer = served.connect().await;
+    for client in [&mut idle, &mut new, &mut newer] {
+        client.send(&health).await;
+        let reply = client.reply().await;
+        assert_eq!(
+            (reply.status, reply.header("connection")),
+            (200, Some("close"))
+        );
+        assert!(client.is_closed().await);
+    }
+}
+
+/// Until the listener closes all is served, and each answer asks to leave.
+#[tokio::test]
+async fn an_engine_that_leaves_serves_on_and_asks_its_clients_to_go() {
+    let served = with_accounts(Settings::default()).await;
+    let health = Request::new("GET", "/health").bytes();
+    let mut before = served.connect().await;
+    served.stop.send(Stopping::Leaving).unwrap();
+    // Longer than any time after which an idle connection would be closed.
+    tokio::time::sleep(2 * Settings::default().leave_time).await;
+    let mut after = served.connect().await;
+    for client in [&mut before, &mut after] {
+        client.send(&health).await;
+        let reply = client.reply().await;
+        assert_eq!(
+            (reply.status, reply.header("connection")),
+            (200, Some("close"))
+        );
+        assert!(client.is_closed().await);
+    }
+    // HTTP/2 says it with GOAWAY, after the first request of a new connection.
+    let stream = tokio::net::TcpStream::connect(served.address)
+        .await
+        .unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    let driving = tokio::spawn(connection);
+    let ask = hyper::Request::get("http://test/health");
+    let ask = ask.body(Full::new(bytes::Bytes::new())).unwrap();
+    assert_eq!(sender.send_request(ask).await.unwrap().status(), 200);
+    let ended = tokio::time::timeout(PATIENCE, driving).await.unwrap();
+    ended.unwrap().unwrap();
+    assert!(!served.serving.is_finished());
+    served.stop.send(Stopping::Closing).unwrap();
+    tokio::time::timeout(PATIENCE, served.serving)
+        .await
+        .unwrap()
+        .unwrap();
 }

@@ -28,7 +28,7 @@ pub enum SchemaError {
         /// The newest this engine has.
         known: i32,
     },
-    /// A newer engine migrated this database.
+    /// An engine newer by more than one version migrated this database.
     Newer {
         /// The newest that was applied.
         applied: i32,
@@ -168,7 +168,7 @@ impl fmt::Display for SchemaError {
             ),
             Self::Newer { applied, known } => write!(
                 formatter,
-                "the schema is at version {applied}, from a newer engine; this one knows up to {known}: install the newer engine and run its `engine serve` (migrations never go back)"
+                "the schema is at version {applied}, from a newer engine; this one knows up to {known} and serves one version more: install the newer engine and run its `engine serve` (migrations never go back)"
             ),
             Self::Diverged { version, name } => write!(
                 formatter,

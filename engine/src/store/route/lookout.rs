@@ -19,7 +19,8 @@ use tokio_postgres::Config;
 use super::choose::{Candidate, choose};
 use super::durability::Durability;
 use super::facts::{self, Catalog, Facts};
-use super::{Lifeline, Named, Outlook, Replica, Route, Side, Target};
+use super::named::{Named, Resolver};
+use super::{Lifeline, Outlook, Replica, Route, Side, Target};
 use crate::domain::DatabaseIdentity;
 use crate::store::wire::{Connection, SessionSettings, WireError};
 
@@ -49,6 +50,8 @@ pub struct LookoutSettings {
     pub replica_lag_max: Duration,
     /// What commits must rest on.
     pub durability: Durability,
+    /// Who is asked what a host name leads to, at each attempt.
+    pub resolver: Resolver,
 }
 
 /// The watching; to be spawned once.
@@ -176,10 +179,13 @@ impl Lookout {
 
     fn resolve(&self, host: usize, pause: Duration) -> Pin<Box<dyn Future<Output = Step> + Send>> {
         let named = self.hosts[host].1.clone();
-        let limit = self.settings.connect_timeout;
+        let (limit, resolver) = (
+            self.settings.connect_timeout,
+            self.settings.resolver.clone(),
+        );
         Box::pin(async move {
             tokio::time::sleep(pause).await;
-            let targets = tokio::time::timeout(limit, named.resolve()).await;
+            let targets = tokio::time::timeout(limit, named.resolve(&resolver)).await;
             let targets = targets.ok().flatten();
             Step::Resolved { host, targets }
         })

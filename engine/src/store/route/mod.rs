@@ -3,7 +3,7 @@
 //! Owns: the addresses behind a database URL, what the lookout last concluded
 //! about them, and the signal that cuts whatever waits for a server left behind.
 //! Never: opens a connection (sessions do) or asks a server (the lookout does).
-//! Bound: `TARGETS_MAX` addresses per URL.
+//! Bound: `TARGETS_MAX` addresses per name.
 //! Invariant: a session opened under one epoch is cut when the next one begins,
 //! so that nothing waits for a server that is not the primary any more.
 
@@ -11,6 +11,7 @@ mod choose;
 mod durability;
 mod facts;
 mod lookout;
+mod named;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -23,9 +24,9 @@ use tokio_postgres::config::Host;
 pub use durability::{Durability, Mode, Replication};
 pub use facts::Facts;
 pub use lookout::{Lookout, LookoutSettings};
+use named::Named;
+pub use named::Resolver;
 
-/// Addresses tried of one URL; a name that resolves to more is no database's.
-const TARGETS_MAX: usize = 32;
 /// When nobody said how long a silent peer is waited for.
 const PEER_SILENCE_MAX: Duration = Duration::from_secs(10);
 
@@ -87,61 +88,6 @@ impl Target {
             only.hostaddr(ip);
         }
         only
-    }
-}
-
-/// One host of a URL, not resolved yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Named {
-    host: Host,
-    /// Given beside the name, so that no name service is asked.
-    ip: Option<IpAddr>,
-    port: u16,
-}
-
-impl Named {
-    /// The hosts of a URL, in its order.
-    pub(crate) fn all(config: &Config) -> Vec<Self> {
-        let (hosts, ips, ports) = (
-            config.get_hosts(),
-            config.get_hostaddrs(),
-            config.get_ports(),
-        );
-        (0..hosts.len().max(ips.len()))
-            .filter_map(|index| {
-                let ip = ips.get(index).copied();
-                let named = hosts.get(index).cloned();
-                let host = named.or_else(|| ip.map(|ip| Host::Tcp(ip.to_string())))?;
-                let port = ports.get(index).or_else(|| ports.first()).copied();
-                let port = port.unwrap_or(5432);
-                Some(Self { host, ip, port })
-            })
-            .collect()
-    }
-
-    /// Its addresses as of now; `None` if the name cannot be resolved. Asked again
-    /// at every attempt: the failover of a managed database is a change of name.
-    pub(crate) async fn resolve(&self) -> Option<Vec<Target>> {
-        let target = |ip| Target {
-            host: self.host.clone(),
-            ip,
-            port: self.port,
-        };
-        match (&self.host, self.ip) {
-            (Host::Unix(_), _) => Some(vec![target(None)]),
-            (Host::Tcp(_), Some(ip)) => Some(vec![target(Some(ip))]),
-            (Host::Tcp(name), None) => {
-                let found = tokio::net::lookup_host((name.as_str(), self.port)).await;
-                let mut targets: Vec<Target> = Vec::new();
-                for address in found.ok()? {
-                    let target = target(Some(address.ip()));
-                    if targets.len() < TARGETS_MAX && !targets.contains(&target) {
-                        targets.push(target);
-                    }
-                }
-                Some(targets)
-            }
-        }
     }
 }
 
@@ -231,7 +177,7 @@ impl Route {
         let Some(outlook) = &self.outlook else {
             let mut targets = Vec::new();
             for named in Named::all(&self.config) {
-                targets.extend(named.resolve().await.unwrap_or_default());
+                targets.extend(named.resolve(&Resolver::System).await.unwrap_or_default());
             }
             return (targets, Lifeline::default());
         };
@@ -382,33 +328,6 @@ impl Lifeline {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn check(url: &str, expected: &[&str]) {
-        let config: Config = url.parse().unwrap();
-        let shown: Vec<_> = Named::all(&config)
-            .into_iter()
-            .map(|named| {
-                let target = Target {
-                    host: named.host,
-                    ip: named.ip,
-                    port: named.port,
-                };
-                target.to_string()
-            })
-            .collect();
-        assert_eq!(shown, expected, "{url}");
-    }
-
-    #[test]
-    fn every_host_of_a_url_has_its_port() {
-        check("postgres://u@a,b/d", &["a:5432", "b:5432"]);
-        check("postgres://u@a:1,b:2/d", &["a:1", "b:2"]);
-        check("host=a,b port=7 user=u", &["a:7", "b:7"]);
-        check("hostaddr=10.0.0.1 user=u", &["10.0.0.1:5432"]);
-        check("host=db hostaddr=10.0.0.1 user=u", &["db:5432 (10.0.0.1)"]);
-        check("postgres://u@%2Frun%2Fpg:5433/d", &["/run/pg:5433"]);
-    }
 
     #[test]
     fn one_host_of_many_keeps_who_signs_in_and_how() {

@@ -20,7 +20,7 @@ spec:
   serviceAccountName: engine
   automountServiceAccountToken: false
   enableServiceLinks: false
-  terminationGracePeriodSeconds: {{ add .Values.preStopSeconds .Values.shutdownGraceSeconds 5 }}
+  terminationGracePeriodSeconds: {{ add .Values.shutdownGraceSeconds 5 }}
   securityContext:
     {{- include "engine.podSecurity" . | nindent 4 }}
   {{- with .Values.topology.nodeSelector }}
@@ -74,10 +74,6 @@ spec:
         periodSeconds: 5
         timeoutSeconds: 3
         failureThreshold: 2
-      lifecycle:
-        preStop:
-          # Until no proxy sends anything new here; no shell is needed for it.
-          sleep: {seconds: {{ .Values.preStopSeconds }}}
       resources:
         {{- toYaml .Values.resources | nindent 8 }}
       securityContext:

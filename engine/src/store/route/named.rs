@@ -1,0 +1,136 @@
+//! The hosts that a database URL names, and what their names lead to.
+//!
+//! Owns: the reading of hosts, addresses and ports, and the asking of the name
+//! service.
+//! Never: remembers an answer: the failover of a managed database is a change of
+//! its name's address.
+//! Bound: `TARGETS_MAX` addresses per name; the caller bounds the time.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio_postgres::Config;
+use tokio_postgres::config::Host;
+
+use super::Target;
+
+/// Addresses tried of one name; one that resolves to more is no database's.
+const TARGETS_MAX: usize = 32;
+
+/// Who is asked what a name leads to.
+#[derive(Clone, Default)]
+pub enum Resolver {
+    /// The operating system: files, DNS, whatever it is set up with.
+    #[default]
+    System,
+    /// A function, where a test or a simulation owns the names.
+    Given(Arc<dyn Fn(&str) -> Option<Vec<IpAddr>> + Send + Sync>),
+}
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::System => "System",
+            Self::Given(_) => "Given",
+        })
+    }
+}
+
+impl Resolver {
+    async fn addresses_of(&self, name: &str, port: u16) -> Option<Vec<IpAddr>> {
+        match self {
+            Self::System => {
+                let found = tokio::net::lookup_host((name, port)).await.ok()?;
+                Some(found.map(|address| address.ip()).collect())
+            }
+            Self::Given(ask) => ask(name),
+        }
+    }
+}
+
+/// One host of a URL, not resolved yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    host: Host,
+    /// Given beside the name, so that no name service is asked.
+    ip: Option<IpAddr>,
+    port: u16,
+}
+
+impl Named {
+    /// The hosts of a URL, in its order.
+    pub(super) fn all(config: &Config) -> Vec<Self> {
+        let (hosts, ips, ports) = (
+            config.get_hosts(),
+            config.get_hostaddrs(),
+            config.get_ports(),
+        );
+        (0..hosts.len().max(ips.len()))
+            .filter_map(|index| {
+                let ip = ips.get(index).copied();
+                let named = hosts.get(index).cloned();
+                let host = named.or_else(|| ip.map(|ip| Host::Tcp(ip.to_string())))?;
+                let port = ports.get(index).or_else(|| ports.first()).copied();
+                let port = port.unwrap_or(5432);
+                Some(Self { host, ip, port })
+            })
+            .collect()
+    }
+
+    /// Its addresses as of now; `None` if the name cannot be resolved. Asked again
+    /// at every attempt: the failover of a managed database is a change of name.
+    pub(super) async fn resolve(&self, resolver: &Resolver) -> Option<Vec<Target>> {
+        let target = |ip| Target {
+            host: self.host.clone(),
+            ip,
+            port: self.port,
+        };
+        match (&self.host, self.ip) {
+            (Host::Unix(_), _) => Some(vec![target(None)]),
+            (Host::Tcp(_), Some(ip)) => Some(vec![target(Some(ip))]),
+            (Host::Tcp(name), None) => {
+                let mut targets: Vec<Target> = Vec::new();
+                for ip in resolver.addresses_of(name, self.port).await? {
+                    let target = target(Some(ip));
+                    if targets.len() < TARGETS_MAX && !targets.contains(&target) {
+                        targets.push(target);
+                    }
+                }
+                Some(targets)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(url: &str, expected: &[&str]) {
+        let config: Config = url.parse().unwrap();
+        let shown: Vec<_> = Named::all(&config)
+            .into_iter()
+            .map(|named| {
+                let target = Target {
+                    host: named.host,
+                    ip: named.ip,
+                    port: named.port,
+                };
+                target.to_string()
+            })
+            .collect();
+        assert_eq!(shown, expected, "{url}");
+    }
+
+    #[test]
+    fn every_host_of_a_url_has_its_port() {
+        check("postgres://u@a,b/d", &["a:5432", "b:5432"]);
+        check("postgres://u@a:1,b:2/d", &["a:1", "b:2"]);
+        check("host=a,b port=7 user=u", &["a:7", "b:7"]);
+        check("hostaddr=10.0.0.1 user=u", &["10.0.0.1:5432"]);
+        check("host=db hostaddr=10.0.0.1 user=u", &["db:5432 (10.0.0.1)"]);
+        check("postgres://u@%2Frun%2Fpg:5433/d", &["/run/pg:5433"]);
+    }
+}
