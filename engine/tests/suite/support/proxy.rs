@@ -159,8 +159,9 @@ impl Proxy {
         let password = config.get_password().map_or(String::new(), |password| {
             format!(":{}", String::from_utf8_lossy(password))
         });
+        // It reads the protocol, which begins with the start-up message then.
         format!(
-            "postgres://{user}{password}@{}/{}",
+            "postgres://{user}{password}@{}/{}?sslmode=disable",
             self.address, database.name
         )
     }
