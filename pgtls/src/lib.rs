@@ -25,8 +25,8 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, SslNegotiation};
+use tokio_postgres::{Client, Config, Connection, Socket};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -114,6 +114,19 @@ pub struct Database {
     /// How the way there is protected.
     pub tls: Tls,
 }
+
+impl Database {
+    /// Connects to the first host that can be used.
+    ///
+    /// # Errors
+    /// Of the last one.
+    pub async fn connect(&self) -> Result<Session, tokio_postgres::Error> {
+        self.config.connect(self.tls.clone()).await
+    }
+}
+
+/// A connection for statements, and what drives it.
+pub type Session = (Client, Connection<Socket, MaybeEncrypted<Socket>>);
 
 impl FromStr for Database {
     type Err = UrlError;
