@@ -74,6 +74,15 @@ impl Encrypted {
         url
     }
 
+    /// Each of these sessions, as the server sees them.
+    async fn check_encrypted(&self, sessions: &[&str]) {
+        for session in sessions {
+            let query = format!("{ENGINES} '{session}'");
+            let encrypted = ask(&self.url, &query).await;
+            assert_eq!(encrypted.as_deref(), Some("true"), "{session}");
+        }
+    }
+
     fn checked(&self) -> String {
         self.by(NAME, "verify-full", Some(&self.authority.file()))
     }
@@ -107,11 +116,9 @@ async fn every_session_of_an_engine_is_encrypted_and_checked() {
     assert_eq!(daemon.post("/transaction", pay).await.status, 200);
     let listed = daemon.get("/transactions?limit=1000").await;
     assert_eq!(listed.json().as_array().map(Vec::len), Some(1_000));
-    for session in ["engine", "engine-read", "engine-watch"] {
-        let query = format!("{ENGINES} '{session}'");
-        let encrypted = ask(&server.url, &query).await;
-        assert_eq!(encrypted.as_deref(), Some("true"), "{session}");
-    }
+    server
+        .check_encrypted(&["engine", "engine-read", "engine-watch"])
+        .await;
     let file = server.authority.file();
     let url = server.by(NAME, "verify-full", None);
     let file = ["--database-ca-file", file.to_str().unwrap()];
@@ -188,6 +195,7 @@ async fn a_certificate_that_turns_bad_takes_the_server_away_until_it_is_good_aga
     let server = Encrypted::start().await;
     let daemon = Daemon::start_on(&server.checked(), &[]).await;
     daemon.open(1, 10).await;
+    server.check_encrypted(&["engine", "engine-watch"]).await;
     let strange = Authority::new();
     server.certify(&strange).await;
     let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
