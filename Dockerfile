@@ -16,19 +16,21 @@ WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY engine/Cargo.toml engine/
 COPY loadtest/Cargo.toml loadtest/
-RUN mkdir -p engine/src loadtest/src \
+COPY engine/pgtls/Cargo.toml engine/pgtls/
+RUN mkdir -p engine/src loadtest/src engine/pgtls/src \
     && echo 'fn main() {}' > engine/src/main.rs \
     && cp engine/src/main.rs loadtest/src/main.rs \
-    && touch engine/src/lib.rs \
+    && touch engine/src/lib.rs engine/pgtls/src/lib.rs \
     && cargo build --release --locked --package engine
 COPY sql sql
 COPY engine/build.rs engine/
 COPY engine/src engine/src
+COPY engine/pgtls/src engine/pgtls/src
 # What `engine_build_info` says: docker build --build-arg ENGINE_BUILD_COMMIT=$(git rev-parse HEAD).
 ARG ENGINE_BUILD_COMMIT
 # Copied files keep their times, which may be older than the stand-ins' build. Debug
 # sections go, symbol names stay: a backtrace still names its functions.
-RUN touch engine/src/main.rs engine/src/lib.rs \
+RUN touch engine/src/main.rs engine/src/lib.rs engine/pgtls/src/lib.rs \
     && cargo build --release --locked --package engine \
     && strip --strip-debug -o /build/engine-stripped target/release/engine
 
@@ -45,6 +47,7 @@ FROM ${RUN_BASE} AS loadtest
 LABEL org.opencontainers.image.title="engine-loadtest" \
       org.opencontainers.image.description="The load generator of the transaction engine: one run, or a worker of a shared one" \
       org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build-loadtest --chmod=0555 /build/loadtest-stripped /usr/local/bin/loadtest
 USER 10001:10001
 ENTRYPOINT ["/usr/local/bin/loadtest"]
@@ -54,6 +57,8 @@ FROM ${RUN_BASE}
 LABEL org.opencontainers.image.title="engine" \
       org.opencontainers.image.description="A transaction engine: transfers over HTTP, committed in batches to PostgreSQL" \
       org.opencontainers.image.licenses="Apache-2.0"
+# Whom to trust when a URL asks for TLS and names no file of authorities.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build --chmod=0555 /build/engine-stripped /usr/local/bin/engine
 # Without a name in /etc/passwd: it owns nothing, and the engine writes no file.
 USER 10001:10001

@@ -325,6 +325,12 @@ fn what_is_no_journal_has_no_verdict() {
     assert!(message.contains("not a journal"), "{message}");
     assert_eq!(verify("--host 127.0.0.1").0, Some(64));
     assert_eq!(verify("--database-url nonsense://").0, Some(64));
+    let (code, message) = verify("--database-url postgres://u:s3cret@h/d?sslmode=allow");
+    assert_eq!(code, Some(64));
+    assert!(
+        message.contains("verify-full") && !message.contains("s3cret"),
+        "{message}"
+    );
 
     // Nothing was sent, so there is nothing to prove, and no file in the way.
     let unreached = folder.path().join("unreached");

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::{Stream, StreamExt as _};
+use pgtls::{Database, RootsError, UrlError};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
@@ -67,8 +68,9 @@ const FLUSH_MAX: Duration = Duration::from_secs(2);
 /// Why an engine did not start, or did not stop in order.
 #[derive(Debug)]
 pub enum AppError {
-    /// The database URL, of the form that `config` accepted, does not parse.
-    DatabaseUrl(&'static str),
+    /// A database URL, of the form that `config` accepted, or a file that it names,
+    /// cannot be used.
+    DatabaseUrl(String),
     /// An address cannot be listened on.
     Listen {
         /// Which setting names it.
@@ -208,10 +210,7 @@ impl Engine {
         let supervisor = Supervisor::new();
         let readiness = Arc::new(Readiness::new(admin::ReadinessSettings::default()));
         let listener = listen("--listen", config.tuning.network.listen)?;
-        let database = config
-            .database_url
-            .parsed()
-            .map_err(AppError::DatabaseUrl)?;
+        let database = load(&config.database_url)?;
         let (primary, replica, outlook) = watch_database(config, database, &supervisor)?;
         check_database(config, &primary).await?;
         let reader = new_reader(config, primary.clone(), replica, clock.clone());
@@ -360,7 +359,7 @@ fn listen(setting: &'static str, address: SocketAddr) -> Result<TcpListener, App
 /// From here on it is known which server takes writes, and which replica follows.
 fn watch_database(
     config: &ServeConfig,
-    database: tokio_postgres::Config,
+    database: Database,
     supervisor: &Supervisor,
 ) -> Result<(Route, Route, watch::Receiver<route::Outlook>), AppError> {
     let (lookout, primary, replica) = Lookout::new(lookout_settings(config, database)?);
@@ -395,7 +394,7 @@ async fn check_database(config: &ServeConfig, route: &Route) -> Result<(), AppEr
         route.clone()
     } else {
         // A pooler may not even let the lookout in, and says why to who asks.
-        Route::direct(route.config().clone())
+        Route::direct(route.database().clone())
     };
     let session = CommitSession::open(&batch_settings(config, way).commit).await;
     if let Err(error @ OpenError::Pooler(_)) = session {
@@ -537,6 +536,13 @@ fn batch_settings(config: &ServeConfig, route: Route) -> BatchSettings {
     }
 }
 
+/// With the authorities that it names.
+fn load(url: &DatabaseUrl) -> Result<Database, AppError> {
+    let address = url.parsed().map_err(AppError::DatabaseUrl)?;
+    let unread = |error: RootsError| AppError::DatabaseUrl(UrlError::Roots(error).to_string());
+    address.load().map_err(unread)
+}
+
 fn durability(config: &ServeConfig) -> route::Durability {
     match config.tuning.database.durability {
         config::Durability::Auto => route::Durability::Auto,
@@ -546,18 +552,12 @@ fn durability(config: &ServeConfig) -> route::Durability {
     }
 }
 
-fn lookout_settings(
-    config: &ServeConfig,
-    database: tokio_postgres::Config,
-) -> Result<LookoutSettings, AppError> {
+fn lookout_settings(config: &ServeConfig, database: Database) -> Result<LookoutSettings, AppError> {
     let limits = &config.tuning.database;
     let replicas = config.database_read_url.as_ref();
     Ok(LookoutSettings {
         database,
-        replicas: replicas
-            .map(DatabaseUrl::parsed)
-            .transpose()
-            .map_err(AppError::DatabaseUrl)?,
+        replicas: replicas.map(load).transpose()?,
         failover_detect: limits.database_failover_detect,
         connect_timeout: limits.database_connect_timeout,
         replica_lag_max: limits.replica_lag_max,
@@ -595,6 +595,7 @@ fn read_settings(config: &ServeConfig, route: Route) -> ReadSettings {
 fn cache_settings(config: &ServeConfig) -> crate::cache::Settings {
     crate::cache::Settings {
         url: config.redis_url.as_ref().map(|url| url.expose().to_owned()),
+        ca_file: config.redis_ca_file.clone(),
         ttl: config.tuning.cache.cache_ttl,
         timeout: config.tuning.cache.cache_timeout,
         ..crate::cache::Settings::default()

@@ -158,7 +158,11 @@ impl Probes {
     /// What the guarantees rest on, in words.
     fn replication(&self, seen: &Outlook) -> Replication {
         let Some((target, facts)) = &seen.primary else {
-            return Replication::Unknown;
+            return if seen.trouble.is_empty() {
+                Replication::Unknown
+            } else {
+                Replication::Short(format!("no server takes writes: {}", seen.trouble))
+            };
         };
         if let Some(shortfall) = &seen.shortfall {
             return Replication::Short(format!(

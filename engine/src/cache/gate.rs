@@ -7,6 +7,7 @@
 //! Invariant: every admitted operation is reported under the ticket it began with.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub(super) struct Gate {
     breaker: Mutex<Breaker>,
     /// Woken when the breaker opens.
     opened: Notify,
+    /// Whether it was logged why there is no connection; one at a time tries.
+    told_away: AtomicBool,
     closing: watch::Sender<bool>,
 }
 
@@ -44,6 +47,7 @@ impl Gate {
             stats,
             breaker: Mutex::new(breaker),
             opened: Notify::new(),
+            told_away: AtomicBool::new(false),
             closing: watch::Sender::new(false),
         }
     }
@@ -101,6 +105,7 @@ impl Gate {
                     let connected = self.store.connect().await;
                     // Its failure is logged and counted by the report.
                     if self.report(ticket, connected).is_ok() {
+                        self.told_away.store(false, Ordering::Relaxed);
                         tracing::info!("cache connected");
                     }
                 }
@@ -144,6 +149,12 @@ impl Gate {
                 if change == (BreakerState::Closed, BreakerState::Open) {
                     self.opened.notify_one();
                     tracing::warn!(%error, "cache away; balances are read from the database");
+                } else if change == (BreakerState::HalfOpen, BreakerState::Open)
+                    && !self.told_away.swap(true, Ordering::Relaxed)
+                {
+                    // What broke the last connection says little about why there is
+                    // no new one: a wrong password, say, or a certificate.
+                    tracing::warn!(%error, "cache cannot be connected; balances are read from the database");
                 } else {
                     tracing::debug!(%error, "cache operation failed");
                 }

@@ -94,15 +94,13 @@ impl Balances {
     /// operating system). Until its tasks run, every read goes to the source.
     ///
     /// # Errors
-    /// [`CacheError`] if the URL cannot be used. A Redis that is away is no error.
+    /// [`CacheError`] if the URL or the file of authorities cannot be used. A Redis that is away is no error.
     pub fn new(settings: &Settings, clock: Clock, instance: u64) -> Result<Self, CacheError> {
         let stats = Arc::new(Stats::new());
         let cache = match &settings.url {
             None => None,
             Some(url) => {
-                let store = Store::new(url, settings.timeout, settings.connect_timeout);
-                // The error's text may repeat the URL.
-                let store = store.map_err(|_secret| CacheError::InvalidUrl)?;
+                let store = Store::new(url, settings)?;
                 let cache = Cache::new(settings, store, clock, instance, Arc::clone(&stats));
                 Some(Arc::new(cache))
             }

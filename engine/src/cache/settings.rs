@@ -6,6 +6,7 @@
 //! Invariant: the defaults work together; a setting alone may be changed.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::breaker::BreakerSettings;
@@ -13,8 +14,11 @@ use super::breaker::BreakerSettings;
 /// Settings of this room.
 #[derive(Clone)]
 pub struct Settings {
-    /// `redis://[user:password@]host:port[/db]`; none: no cache. A secret.
+    /// `redis://[user:password@]host:port[/db]`, `rediss://` for TLS; none: no cache. A secret.
     pub url: Option<String>,
+    /// PEM of the authorities that may vouch for a `rediss://` server; none: those
+    /// that this machine trusts.
+    pub ca_file: Option<PathBuf>,
     /// How long a cached balance may be answered; across engines, the bound of
     /// staleness. Default 60 s.
     pub ttl: Duration,
@@ -42,6 +46,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             url: None,
+            ca_file: None,
             ttl: Duration::from_secs(60),
             timeout: Duration::from_millis(50),
             connect_timeout: Duration::from_secs(1),
@@ -59,6 +64,7 @@ impl fmt::Debug for Settings {
         formatter
             .debug_struct("Settings")
             .field("url", &self.url.as_ref().map(|_| "(secret)"))
+            .field("ca_file", &self.ca_file)
             .field("ttl", &self.ttl)
             .field("timeout", &self.timeout)
             .field("connect_timeout", &self.connect_timeout)
@@ -72,10 +78,12 @@ impl fmt::Debug for Settings {
 }
 
 /// Settings that cannot work. Nothing was started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CacheError {
     /// The URL is not one of Redis; it is not repeated here, it holds a secret.
     InvalidUrl,
+    /// The file of authorities cannot be used, and why.
+    CaFile(PathBuf, String),
 }
 
 impl fmt::Display for CacheError {
@@ -84,6 +92,13 @@ impl fmt::Display for CacheError {
             Self::InvalidUrl => formatter.write_str(
                 "the Redis URL is not of the form redis://[user:password@]host:port[/db]",
             ),
+            Self::CaFile(path, why) => {
+                write!(
+                    formatter,
+                    "the file of authorities {}: {why}",
+                    path.display()
+                )
+            }
         }
     }
 }

@@ -14,14 +14,20 @@
 //! that was black-holed is never used again.
 
 use std::fmt::{self, Write as _};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, RedisError, Script, ServerErrorKind};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo, RedisError, Script,
+    ServerErrorKind, TlsCertificates,
+};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use super::breaker::Failure;
 use super::entry::Entry;
+use super::settings::{CacheError, Settings};
 use crate::domain::{AccountId, DatabaseIdentity};
 
 /// The text of an entry, if there is one under the key.
@@ -127,16 +133,14 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    pub(super) fn new(
-        url: &str,
-        timeout: Duration,
-        connect_timeout: Duration,
-    ) -> Result<Self, RedisError> {
+    pub(super) fn new(url: &str, settings: &Settings) -> Result<Self, CacheError> {
+        #[cfg(feature = "simulation")]
+        let timeout = settings.timeout;
         Ok(Self {
-            client: Client::open(url)?,
+            client: client(url, settings.ca_file.as_deref())?,
             config: AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(connect_timeout))
-                .set_response_timeout(Some(timeout)),
+                .set_connection_timeout(Some(settings.connect_timeout))
+                .set_response_timeout(Some(settings.timeout)),
             script: Script::new(include_str!("put_if_newer.lua")),
             #[cfg(feature = "simulation")]
             simulated: crate::simulation::redis(timeout),
@@ -272,6 +276,29 @@ impl Store {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn client(url: &str, ca_file: Option<&Path>) -> Result<Client, CacheError> {
+    // The error's text may repeat the URL.
+    let Some(path) = ca_file else {
+        return Client::open(url).map_err(|_secret| CacheError::InvalidUrl);
+    };
+    let unusable = |why: String| CacheError::CaFile(path.to_owned(), why);
+    let text = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    let authorities = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    // redis-rs would take an empty file, and then refuse every server.
+    if authorities.is_ok_and(|authorities| authorities.is_empty()) {
+        return Err(unusable(
+            "no certificate in it; it must be PEM (-----BEGIN CERTIFICATE-----)".to_owned(),
+        ));
+    }
+    let certificates = TlsCertificates {
+        client_tls: None,
+        root_cert: Some(text),
+    };
+    let info = url.into_connection_info();
+    let info = info.map_err(|_secret| CacheError::InvalidUrl)?;
+    Client::build_with_tls(info, certificates).map_err(|error| unusable(error.to_string()))
 }
 
 /// Written at each connect, for a second.

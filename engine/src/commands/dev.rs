@@ -246,6 +246,7 @@ fn serve_config(config: &DevConfig, servers: &Servers) -> Result<ServeConfig, Fa
         database_read_url: None,
         database_url,
         redis_url,
+        redis_ca_file: None,
         migrate_database_url: None,
         tuning,
     })

@@ -25,6 +25,8 @@ Examples:
   engine migrate --database-url postgres://owner@db/ledger
   engine serve --database-url postgres://engine@db/ledger --redis-url redis://cache/0
   engine verify --database-url postgres://engine@standby/ledger
+  engine serve --database-url 'postgres://engine@db.example/ledger?sslmode=verify-full' \
+      --database-ca-file global-bundle.pem --redis-url rediss://cache.example/0
 
 Each flag of serve is also an environment variable: --request-deadline is ENGINE_REQUEST_DEADLINE.
 The flag wins over the variable; an empty variable counts as not set.
@@ -92,6 +94,13 @@ pub(super) struct ServeArgs {
     /// Several hosts may be given (host1:port,host2:port): the engine uses the one that takes
     /// writes and follows when another does, without a restart. Names are resolved again at each
     /// attempt.
+    ///
+    /// sslmode= at its end says how much TLS, as in libpq: disable; prefer (the default: if the
+    /// server speaks it); require (always, but whoever answers is believed, unless a file of
+    /// authorities is given); verify-ca (an authority must vouch for the server);
+    /// verify-full (and for this very host name: for every network that is not your own).
+    /// sslrootcert=FILE names the authorities, PEM; without it verify-* believes those that
+    /// this machine trusts. A Unix socket has no TLS.
     #[arg(
         long,
         env = "ENGINE_DATABASE_URL",
@@ -112,9 +121,18 @@ pub(super) struct ServeArgs {
     )]
     pub(super) database_read_url: Option<DatabaseUrl>,
 
+    /// PEM file of the authorities that may vouch for PostgreSQL's certificate
+    ///
+    /// The same as sslrootcert=FILE in each database URL that names none; needs
+    /// sslmode=require, verify-ca or verify-full there. Amazon RDS: its global-bundle.pem.
+    /// Read once, at start.
+    #[arg(long, env = "ENGINE_DATABASE_CA_FILE", value_name = "FILE")]
+    pub(super) database_ca_file: Option<PathBuf>,
+
     /// Redis for balances; without it every balance is read from PostgreSQL
     ///
     /// Redis decides nothing: when it is slow, gone or wiped, reads only take longer.
+    /// rediss://[user:password@]host:port/0 speaks TLS and checks certificate and host name.
     #[arg(
         long,
         env = "ENGINE_REDIS_URL",
@@ -122,6 +140,12 @@ pub(super) struct ServeArgs {
         value_name = "URL"
     )]
     pub(super) redis_url: Option<RedisUrl>,
+
+    /// PEM file of the authorities that may vouch for Redis' certificate (rediss://)
+    ///
+    /// Default: those that this machine trusts. Read once, at start.
+    #[arg(long, env = "ENGINE_REDIS_CA_FILE", value_name = "FILE")]
+    pub(super) redis_ca_file: Option<PathBuf>,
 
     /// Migrate the schema before serving, as the role of --migrate-database-url
     ///
@@ -229,6 +253,14 @@ pub(super) struct MigrateArgs {
     )]
     pub(super) database_url: DatabaseUrl,
 
+    /// PEM file of the authorities that may vouch for PostgreSQL's certificate
+    ///
+    /// The same as sslrootcert=FILE in each database URL that names none; needs
+    /// sslmode=require, verify-ca or verify-full there. Amazon RDS: its global-bundle.pem.
+    /// Read once, at start.
+    #[arg(long, env = "ENGINE_DATABASE_CA_FILE", value_name = "FILE")]
+    pub(super) database_ca_file: Option<PathBuf>,
+
     /// How long an Idempotency-Key is remembered; the same value as the engines', 24h or more
     #[arg(long, env = "ENGINE_IDEMPOTENCY_RETENTION", default_value = "30d",
           value_name = "TIME", value_parser = value::duration)]
@@ -246,6 +278,14 @@ pub(super) struct MaintainArgs {
         value_name = "URL"
     )]
     pub(super) database_url: DatabaseUrl,
+
+    /// PEM file of the authorities that may vouch for PostgreSQL's certificate
+    ///
+    /// The same as sslrootcert=FILE in each database URL that names none; needs
+    /// sslmode=require, verify-ca or verify-full there. Amazon RDS: its global-bundle.pem.
+    /// Read once, at start.
+    #[arg(long, env = "ENGINE_DATABASE_CA_FILE", value_name = "FILE")]
+    pub(super) database_ca_file: Option<PathBuf>,
 
     /// How long an Idempotency-Key is remembered; the same value as the engines', 24h or more
     #[arg(long, env = "ENGINE_IDEMPOTENCY_RETENTION", default_value = "30d",
@@ -270,6 +310,14 @@ pub(super) struct VerifyArgs {
         value_name = "URL"
     )]
     pub(super) database_url: DatabaseUrl,
+
+    /// PEM file of the authorities that may vouch for PostgreSQL's certificate
+    ///
+    /// The same as sslrootcert=FILE in each database URL that names none; needs
+    /// sslmode=require, verify-ca or verify-full there. Amazon RDS: its global-bundle.pem.
+    /// Read once, at start.
+    #[arg(long, env = "ENGINE_DATABASE_CA_FILE", value_name = "FILE")]
+    pub(super) database_ca_file: Option<PathBuf>,
 
     /// Check only what was made from this moment on (RFC 3339), to finish sooner
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339_weak)]

@@ -3,6 +3,7 @@
 //! Each rule names the settings it is about, the bound and the reason.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use super::tuning::{Database, Tuning};
@@ -27,7 +28,7 @@ const DATABASE_TIMEOUT_MAX: Duration = Duration::from_millis(2_147_483_647);
 /// Stored with each key's scope; long enough for any name a person gives.
 const PRINCIPAL_BYTES_MAX: usize = 255;
 
-fn refuse(setting: &'static str, reason: impl Into<String>) -> Result<(), ConfigError> {
+fn refuse<T>(setting: &'static str, reason: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError::Setting {
         setting,
         reason: reason.into(),
@@ -75,6 +76,21 @@ pub(super) fn database_url(setting: &'static str, url: &DatabaseUrl) -> Result<(
     }
 }
 
+/// With `--database-ca-file`, if given.
+pub(super) fn with_ca_file(
+    url: DatabaseUrl,
+    ca_file: Option<&Path>,
+) -> Result<DatabaseUrl, ConfigError> {
+    match ca_file.map(|path| url.with_ca_file(path)) {
+        None => Ok(url),
+        Some(Ok(with)) => Ok(with),
+        Some(Err(reason)) => refuse(
+            "--database-ca-file",
+            format!("does not fit a database URL, which {reason}"),
+        ),
+    }
+}
+
 pub(super) fn redis_url(setting: &'static str, url: &RedisUrl) -> Result<(), ConfigError> {
     match url.check() {
         Ok(()) => Ok(()),
@@ -104,12 +120,22 @@ pub(super) fn serve(config: &ServeConfig) -> Result<(), ConfigError> {
     if let Some(url) = &config.redis_url {
         redis_url("--redis-url", url)?;
     }
+    let is_encrypted = config
+        .redis_url
+        .as_ref()
+        .is_some_and(RedisUrl::is_encrypted);
+    if config.redis_ca_file.is_some() && config.redis_url.is_some() && !is_encrypted {
+        return refuse(
+            "--redis-ca-file",
+            "says whom to believe, but --redis-url is not encrypted: use rediss:// there",
+        );
+    }
     if let Some(owner) = &config.migrate_database_url {
         database_url("--migrate-database-url", owner)?;
         let user = |url: &DatabaseUrl| {
             url.parsed()
                 .ok()
-                .and_then(|url| url.get_user().map(str::to_owned))
+                .and_then(|url| url.config.get_user().map(str::to_owned))
         };
         if user(owner) == user(&config.database_url) {
             return refuse(

@@ -15,7 +15,7 @@ mod value;
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use clap::{CommandFactory, FromArgMatches};
@@ -60,6 +60,8 @@ pub struct ServeConfig {
     pub database_read_url: Option<DatabaseUrl>,
     /// The cache; `None`: every balance is read from PostgreSQL.
     pub redis_url: Option<RedisUrl>,
+    /// Who may vouch for the cache; `None`: whom this machine trusts.
+    pub redis_ca_file: Option<PathBuf>,
     /// The ledger as its owner: set exactly when the schema is to be migrated
     /// before serving.
     pub migrate_database_url: Option<DatabaseUrl>,
@@ -217,25 +219,25 @@ fn resolve(command: CommandArgs) -> Result<Command, ConfigError> {
         CommandArgs::Serve(args) => serve(*args).map(|config| Command::Serve(Box::new(config))),
         CommandArgs::Dev(args) => dev(*args).map(|config| Command::Dev(Box::new(config))),
         CommandArgs::Migrate(args) => {
-            check::database_url("--database-url", &args.database_url)?;
+            let database_url = ledger_url(args.database_url, args.database_ca_file.as_deref())?;
             check::retention(args.idempotency_retention)?;
             Ok(Command::Migrate(MigrateConfig {
-                database_url: args.database_url,
+                database_url,
                 idempotency_retention: args.idempotency_retention,
             }))
         }
         CommandArgs::Maintain(args) => {
-            check::database_url("--database-url", &args.database_url)?;
+            let database_url = ledger_url(args.database_url, args.database_ca_file.as_deref())?;
             check::retention(args.idempotency_retention)?;
             Ok(Command::Maintain(MaintainConfig {
-                database_url: args.database_url,
+                database_url,
                 idempotency_retention: args.idempotency_retention,
             }))
         }
         CommandArgs::Verify(args) => {
-            check::database_url("--database-url", &args.database_url)?;
+            let database_url = ledger_url(args.database_url, args.database_ca_file.as_deref())?;
             Ok(Command::Verify(VerifyConfig {
-                database_url: args.database_url,
+                database_url,
                 since: args.since,
                 json: args.json,
             }))
@@ -246,6 +248,11 @@ fn resolve(command: CommandArgs) -> Result<Command, ConfigError> {
             timeout: args.timeout,
         })),
     }
+}
+
+fn ledger_url(url: DatabaseUrl, ca_file: Option<&Path>) -> Result<DatabaseUrl, ConfigError> {
+    check::database_url("--database-url", &url)?;
+    check::with_ca_file(url, ca_file)
 }
 
 fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
@@ -260,11 +267,15 @@ fn serve(args: ServeArgs) -> Result<ServeConfig, ConfigError> {
         (true, Some(url)) => Some(url),
         (false, _) => None,
     };
+    let ca_file = args.database_ca_file.as_deref();
+    let with_ca_file =
+        |url: Option<DatabaseUrl>| url.map(|url| check::with_ca_file(url, ca_file)).transpose();
     let config = ServeConfig {
-        database_url: args.database_url,
-        database_read_url: args.database_read_url,
+        database_url: ledger_url(args.database_url, ca_file)?,
+        database_read_url: with_ca_file(args.database_read_url)?,
         redis_url: args.redis_url,
-        migrate_database_url,
+        redis_ca_file: args.redis_ca_file,
+        migrate_database_url: with_ca_file(migrate_database_url)?,
         tuning: args.tuning,
     };
     check::serve(&config)?;

@@ -186,7 +186,64 @@ fn addresses_are_checked_without_being_quoted() {
         Some("--database-url")
     );
     check_serve(&["--redis-url", "hunter2"], Some("--redis-url"));
-    check_serve(&["--redis-url", "rediss://:hunter2@c"], Some("--redis-url"));
+    check_serve(&["--redis-url", "rediss://:hunter2@c"], None);
+    // Whoever answers would be believed.
+    let unchecked = ["--redis-url", "rediss://:hunter2@c#insecure"];
+    check_serve(&unchecked, Some("--redis-url"));
+}
+
+#[test]
+fn tls_is_asked_for_in_the_words_of_libpq() {
+    let serve = |url: &'static str, more: &[&'static str]| {
+        let arguments = ["serve", "--database-url", url];
+        setting_refused(&[&arguments, more].concat())
+    };
+    for mode in ["disable", "prefer", "require", "verify-ca", "verify-full"] {
+        let url = format!("postgres://app:hunter2@db/l?sslmode={mode}");
+        assert_eq!(setting_refused(&["serve", "--database-url", &url]), None);
+    }
+    let refused = Some("--database-url");
+    assert_eq!(serve("postgres://app@db/l?sslmode=allow", &[]), refused);
+    assert_eq!(serve("postgres://app@db/l?sslcert=a.pem", &[]), refused);
+    assert_eq!(serve("postgres://app@db/l?sslrootcert=a", &[]), refused);
+    let file = ["--database-ca-file", "/ca.pem"];
+    assert_eq!(
+        serve("postgres://app@db/l?sslmode=verify-full", &file),
+        None
+    );
+    let refused = Some("--database-ca-file");
+    assert_eq!(serve("postgres://app@db/l", &file), refused);
+    let replica = ["--database-read-url", "postgres://app@db/l"];
+    let with_replica = [&replica[..], &file[..]].concat();
+    let url = "postgres://app@db/l?sslmode=verify-full";
+    assert_eq!(serve(url, &with_replica), refused);
+    let file = ["--redis-ca-file", "/ca.pem", "--redis-url"];
+    let url = "postgres://app@db/l";
+    assert_eq!(serve(url, &[&file[..], &["rediss://c"]].concat()), None);
+    let refused = Some("--redis-ca-file");
+    assert_eq!(serve(url, &[&file[..], &["redis://c"]].concat()), refused);
+}
+
+#[test]
+fn a_file_of_authorities_is_for_every_database_url_that_names_none() {
+    let parsed = parse([
+        "engine",
+        "serve",
+        "--database-url",
+        "postgres://app@db/l?sslmode=verify-full",
+        "--database-read-url",
+        "postgres://app@replica/l?sslmode=verify-full&sslrootcert=/own.pem",
+        "--database-ca-file",
+        "/ca.pem",
+    ]);
+    let Ok(Command::Serve(config)) = parsed else {
+        panic!("{parsed:?}");
+    };
+    let roots = |url: &DatabaseUrl| url.parsed().map(|address| address.roots);
+    let file = |path: &str| Ok(pgtls::Roots::File(path.into()));
+    assert_eq!(roots(&config.database_url), file("/ca.pem"));
+    let replica = config.database_read_url.as_ref().expect("given");
+    assert_eq!(roots(replica), file("/own.pem"));
 }
 
 #[test]

@@ -8,9 +8,11 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
+use pgtls::{Address, Roots, UrlError};
 use tokio_postgres::config::Host;
 
 /// 100 years. Past it arithmetic on clocks and PostgreSQL's intervals overflow.
@@ -69,20 +71,34 @@ impl DatabaseUrl {
     ///
     /// # Errors
     /// Says what is missing, never what was given.
-    pub fn parsed(&self) -> Result<tokio_postgres::Config, &'static str> {
-        let Ok(config) = self.0.parse::<tokio_postgres::Config>() else {
-            return Err(
-                "is neither postgres://user:password@host:port/database nor a list of key=value; \
-                 percent-encode special characters in the password",
-            );
-        };
+    pub fn parsed(&self) -> Result<Address, String> {
+        let address: Address = self
+            .0
+            .parse()
+            .map_err(|error: UrlError| error.to_string())?;
+        let config = &address.config;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            return Err("names no host");
+            return Err("names no host".to_owned());
         }
         if config.get_user().is_none_or(str::is_empty) {
-            return Err("names no user");
+            return Err("names no user".to_owned());
         }
-        Ok(config)
+        Ok(address)
+    }
+
+    /// With a file of authorities, unless it names one or some itself.
+    ///
+    /// # Errors
+    /// Says why the two do not fit.
+    pub(super) fn with_ca_file(&self, path: &Path) -> Result<Self, String> {
+        let address = self.parsed()?;
+        if address.roots != Roots::Unset {
+            return Ok(self.clone());
+        }
+        let path = path.to_str().ok_or("with a path that is not UTF-8")?;
+        let with = Self(pgtls::with_root_file(&self.0, path));
+        with.parsed()?;
+        Ok(with)
     }
 }
 
@@ -96,7 +112,7 @@ impl FromStr for DatabaseUrl {
 
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ok(config) = self.parsed() else {
+        let Ok(Address { config, .. }) = self.parsed() else {
             return f.write_str("(an unreadable address)");
         };
         write!(f, "postgres://{}@", config.get_user().unwrap_or_default())?;
@@ -132,15 +148,27 @@ impl RedisUrl {
         &self.0
     }
 
+    /// Whether it is to be reached by TLS.
+    pub(super) fn is_encrypted(&self) -> bool {
+        let url = redis::parse_redis_url(&self.0);
+        url.is_some_and(|url| matches!(url.scheme(), "rediss" | "valkeys"))
+    }
+
     /// # Errors
     /// Says what is wrong with the form, never what was given.
     pub fn check(&self) -> Result<(), &'static str> {
-        // Opening only reads the address; a scheme this build cannot speak
-        // (rediss without TLS) is found here and not at the first connection.
-        redis::Client::open(self.expose())
-            .map(drop)
-            .or(Err("is not redis://[user:password@]host:port/database \
-                 or unix:///path; percent-encode special characters in the password"))
+        // redis-rs' #insecure, and whatever else may come to mean something there.
+        let url = redis::parse_redis_url(&self.0);
+        if url.is_some_and(|url| url.fragment().is_some()) {
+            return Err("ends in #...: certificates are always checked; leave it out");
+        }
+        // Opening only reads the address; a scheme that nobody speaks is found here
+        // and not at the first connection.
+        redis::Client::open(self.expose()).map(drop).or(Err(
+            "is not redis://[user:password@]host:port/database, \
+                 rediss:// (TLS) or unix:///path; percent-encode special characters in the \
+                 password",
+        ))
     }
 }
 

@@ -879,6 +879,7 @@ fn not_connected(error: WireError) -> OpenError {
         | WireError::Left
         | WireError::Protocol(_)
         | WireError::Refused(_)
+        | WireError::Tls(_)
         | WireError::Server(_) => OpenError::Unreachable(error),
     }
 }

@@ -11,10 +11,11 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use pgtls::{Database, TlsError, UrlError};
 use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, NoTls};
 
 use super::route::{Route, Target};
 
@@ -45,22 +46,23 @@ impl Link {
     /// # Errors
     /// [`LinkError`] says which part of the URL to look at.
     pub async fn open(url: &str) -> Result<Self, LinkError> {
-        let mut config: Config = url.parse().map_err(LinkError::InvalidUrl)?;
-        let (targets, _) = Route::direct(config.clone()).targets().await;
-        let asked_for = config.get_target_session_attrs();
+        let mut database: Database = url.parse().map_err(LinkError::InvalidUrl)?;
+        let (targets, _) = Route::direct(database.clone()).targets().await;
+        let asked_for = database.config.get_target_session_attrs();
         let mut failed = None;
         if 1 < targets.len() {
-            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+            let read_write = TargetSessionAttrs::ReadWrite;
+            database.config.target_session_attrs(read_write);
             for target in &targets {
-                match Self::connect(target, &config).await {
+                match Self::connect(target, &database).await {
                     Ok(link) => return Ok(link),
                     Err(error) => failed = Some(error),
                 }
             }
         }
-        config.target_session_attrs(asked_for);
+        database.config.target_session_attrs(asked_for);
         for target in &targets {
-            match Self::connect(target, &config).await {
+            match Self::connect(target, &database).await {
                 Ok(link) => return Ok(link),
                 Err(error) => failed = Some(error),
             }
@@ -75,18 +77,19 @@ impl Link {
     pub async fn to_primary(route: &Route) -> Result<Self, LinkError> {
         let (targets, _) = route.targets().await;
         let target = targets.first().ok_or(LinkError::NoAddress)?;
-        Self::connect(target, route.config()).await
+        Self::connect(target, route.database()).await
     }
 
-    async fn connect(target: &Target, config: &Config) -> Result<Self, LinkError> {
-        let mut config = target.narrow(config);
+    async fn connect(target: &Target, database: &Database) -> Result<Self, LinkError> {
+        let mut config = target.narrow(database);
         config.connect_timeout(CONNECT_TIMEOUT);
         if config.get_application_name().is_none() {
             config.application_name("engine");
         }
         // The time to connect does not count the sign-in: a server that is stopped
         // accepts connections and says nothing.
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await;
+        let connected = config.connect(database.tls.clone());
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connected).await;
         let connected = connected.map_err(|_elapsed| LinkError::Silent(CONNECT_TIMEOUT))?;
         let (client, connection) = connected.map_err(LinkError::of)?;
         let driver = tokio::spawn(async move {
@@ -187,14 +190,16 @@ pub enum LockError {
 /// Why there is no connection. Nothing was written.
 #[derive(Debug)]
 pub enum LinkError {
-    /// The URL cannot be read.
-    InvalidUrl(tokio_postgres::Error),
+    /// The URL cannot be read, or not the authorities that it names.
+    InvalidUrl(UrlError),
     /// The host's name leads nowhere, or no host is known to take writes.
     NoAddress,
     /// Somebody accepts connections there and says nothing.
     Silent(Duration),
     /// Nobody answers at that host and port.
     Unreachable(tokio_postgres::Error),
+    /// Whoever answers does not speak TLS, or shows no good certificate.
+    Tls(tokio_postgres::Error),
     /// User or password are refused.
     WrongPassword(tokio_postgres::Error),
     /// The server has no database of that name.
@@ -208,12 +213,17 @@ impl LinkError {
     /// without one, nobody spoke PostgreSQL at the other end.
     pub(crate) fn of(error: tokio_postgres::Error) -> Self {
         match error.code() {
+            None if is_tls(&error) => Self::Tls(error),
             None => Self::Unreachable(error),
             Some(state) if state.code().starts_with("28") => Self::WrongPassword(error),
             Some(&SqlState::INVALID_CATALOG_NAME) => Self::NoSuchDatabase(error),
             Some(_) => Self::Refused(error),
         }
     }
+}
+
+fn is_tls(error: &tokio_postgres::Error) -> bool {
+    error.source().is_some_and(|source| source.is::<TlsError>())
 }
 
 impl fmt::Display for LinkError {
@@ -229,7 +239,8 @@ impl fmt::Display for LinkError {
                     "PostgreSQL says nothing for {limit:?}; check host and port of the database URL, and whether it hangs"
                 );
             }
-            Self::InvalidUrl(source) => ("the database URL cannot be read", source),
+            Self::InvalidUrl(source) => return write!(formatter, "the database URL {source}"),
+            Self::Tls(source) => ("no TLS to PostgreSQL", source),
             Self::Unreachable(source) => (
                 "PostgreSQL cannot be reached; check host and port of the database URL",
                 source,
@@ -252,7 +263,8 @@ impl Error for LinkError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::NoAddress | Self::Silent(_) => None,
-            Self::InvalidUrl(source)
+            Self::InvalidUrl(source) => Some(source),
+            Self::Tls(source)
             | Self::Unreachable(source)
             | Self::WrongPassword(source)
             | Self::NoSuchDatabase(source)

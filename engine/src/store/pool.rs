@@ -18,10 +18,10 @@ use deadpool::managed::{
     Manager, Metrics, Object, Pool, PoolError, RecycleError, RecycleResult, TimeoutType, Timeouts,
 };
 use deadpool_postgres::ClientWrapper;
+use pgtls::MaybeEncrypted;
 use tokio_postgres::error::{Severity, SqlState};
-use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Row, Socket};
+use tokio_postgres::{AsyncMessage, Client, Connection, Row, Socket};
 
 use super::read::{ReadError, ReadSettings, TimeoutAt};
 use super::route::{Lifeline, Route};
@@ -350,14 +350,14 @@ impl SessionManager {
     /// At the first server that takes it.
     async fn connect(
         &self,
-    ) -> Result<(Client, Connection<Socket, NoTlsStream>, Lifeline), Unopened> {
+    ) -> Result<(Client, Connection<Socket, MaybeEncrypted<Socket>>, Lifeline), Unopened> {
         // Waits for one if there is none; the pool bounds it.
         let (targets, mut lifeline) = self.settings.route.some_target().await;
         let mut failed = Unopened::Nowhere;
         for target in targets {
             let config = self.settings.session_config(&target);
             let connected = tokio::select! {
-                connected = config.connect(NoTls) => connected,
+                connected = config.connect(self.settings.route.tls()) => connected,
                 () = lifeline.cut() => return Err(Unopened::Left),
             };
             match connected {

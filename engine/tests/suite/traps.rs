@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::support::core::{Core, CoreSettings, account, fund, in_seconds, keyed, transfer};
 use crate::support::daemon::PATIENCE;
-use crate::support::proxy::{Action, Fault, Proxy, Sender, Strike};
+use crate::support::proxy::{Action, Fault, Proxy, Sender, Strike, Way};
 use crate::support::{TestDatabase, database, verify};
 
 /// Looks again and again, without a pause: some of what is waited for is short.
@@ -54,9 +54,13 @@ async fn transfers(database: &TestDatabase) -> i64 {
 }
 
 /// A core behind a proxy, two funded accounts.
-async fn behind_proxy(settings: &CoreSettings, funds: &str) -> (TestDatabase, Proxy, Core) {
+async fn behind_proxy(
+    way: Way,
+    settings: &CoreSettings,
+    funds: &str,
+) -> (TestDatabase, Proxy, Core) {
     let database = database().await;
-    let proxy = Proxy::start(&database.url).await;
+    let proxy = Proxy::start_by(&database.url, way).await;
     let core = Core::start(&proxy.url(&database), settings);
     fund(&database.url, &core, 2, funds).await;
     (database, proxy, core)
@@ -65,7 +69,7 @@ async fn behind_proxy(settings: &CoreSettings, funds: &str) -> (TestDatabase, Pr
 /// Whatever happens around COMMIT, one transfer is answered as done and is
 /// stored once.
 async fn check_fault(fault: Fault, cause: Cause, looked_up: Option<bool>) {
-    let (database, proxy, core) = behind_proxy(&CoreSettings::default(), "10.00").await;
+    let (database, proxy, core) = behind_proxy(Way::Plain, &CoreSettings::default(), "10.00").await;
     proxy.arm(fault);
     let outcome = core
         .admission
@@ -168,8 +172,8 @@ async fn done_once(core: &Core, database: &TestDatabase, transfers: u32, stored:
 
 /// In front of each message of a commit, the engine's and the server's, until there
 /// are no more: how many there were of each.
-async fn walk(action: Action, transfers: u32, before: &[Strike]) -> [usize; 2] {
-    let (database, proxy, core) = behind_proxy(&impatient(), "100.00").await;
+async fn walk(way: Way, action: Action, transfers: u32, before: &[Strike]) -> [usize; 2] {
+    let (database, proxy, core) = behind_proxy(way, &impatient(), "100.00").await;
     let mut stored = self::transfers(&database).await;
     let mut boundaries = [0, 0];
     for (sender, reached) in [Sender::Engine, Sender::Server].iter().zip(&mut boundaries) {
@@ -192,7 +196,7 @@ async fn walk(action: Action, transfers: u32, before: &[Strike]) -> [usize; 2] {
     let moved = stored - 2;
     assert_eq!(balance(&database, 1).await, 10_000 - moved);
     verify(&database).await;
-    eprintln!("{action:?}, {transfers} transfers: {boundaries:?} boundaries");
+    eprintln!("{way:?}: {action:?}, {transfers} transfers: {boundaries:?} boundaries");
     boundaries
 }
 
@@ -203,7 +207,7 @@ const BOUNDARIES_MIN: [usize; 2] = [10, 12];
 async fn check_walk(action: Action) {
     // By one statement, and by COPY.
     for transfers in [1, 20] {
-        let boundaries = walk(action, transfers, &[]).await;
+        let boundaries = walk(Way::Plain, action, transfers, &[]).await;
         assert!(BOUNDARIES_MIN[0] <= boundaries[0] && BOUNDARIES_MIN[1] <= boundaries[1]);
     }
 }
@@ -228,17 +232,26 @@ async fn a_connection_that_swallows_any_message_ends_in_one_commit() {
     check_walk(Action::BlackHole).await;
 }
 
+/// TLS ends with a farewell or without one; records hold messages in parts.
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_too_a_broken_connection_ends_in_one_commit() {
+    for (action, transfers) in [(Action::Cut, 1), (Action::HalfClose, 20)] {
+        let boundaries = walk(Way::Tls, action, transfers, &[]).await;
+        assert!(BOUNDARIES_MIN[0] <= boundaries[0] && BOUNDARIES_MIN[1] <= boundaries[1]);
+    }
+}
+
 /// The answer to COMMIT is lost, and then the look-up is cut as well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_up_cut_at_any_message_ends_in_one_commit() {
     // A group has no key: what is counted is one commit, not its replay as well.
-    let [_, answers] = walk(Action::Cut, 2, &[]).await;
+    let [_, answers] = walk(Way::Plain, Action::Cut, 2, &[]).await;
     let lost = Strike {
         sender: Sender::Server,
         boundary: answers - 1,
         action: Action::Cut,
     };
-    let boundaries = walk(Action::Cut, 2, &[lost]).await;
+    let boundaries = walk(Way::Plain, Action::Cut, 2, &[lost]).await;
     assert!(BOUNDARIES_MIN[0] <= boundaries[0] && BOUNDARIES_MIN[1] <= boundaries[1]);
 }
 
@@ -254,7 +267,7 @@ async fn a_silent_server_is_given_up_and_its_locks_are_waited_for() {
         ),
         ..CoreSettings::default()
     };
-    let (database, proxy, core) = behind_proxy(&settings, "10.00").await;
+    let (database, proxy, core) = behind_proxy(Way::Plain, &settings, "10.00").await;
     proxy.arm(Fault::Stall);
     let outcome = core
         .admission
@@ -280,7 +293,7 @@ async fn a_silent_server_is_given_up_and_its_locks_are_waited_for() {
 /// the old state, call the commit missing, and do it twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_up_that_races_a_dying_backend_waits_for_it() {
-    let (database, proxy, core) = behind_proxy(&CoreSettings::default(), "10.00").await;
+    let (database, proxy, core) = behind_proxy(Way::Plain, &CoreSettings::default(), "10.00").await;
     let release = Arc::new(Notify::new());
     proxy.arm(Fault::Delay(Arc::clone(&release)));
     let admission = core.admission.clone();

@@ -25,7 +25,8 @@ pub(crate) struct VerifyArgs {
     host: Option<String>,
     /// Ask the ledger itself, thousands of keys at a time, instead of the engine:
     /// postgres://USER:PASSWORD@HOST/DATABASE; a role that reads is enough. Also finds
-    /// transfers that no key and no answer names.
+    /// transfers that no key and no answer names. sslmode=verify-full and sslrootcert=FILE
+    /// at its end ask for TLS, as libpq's.
     #[arg(
         long,
         value_name = "URL",
@@ -73,7 +74,7 @@ pub(crate) struct Access {
 /// How to reach the ledger.
 #[derive(Clone)]
 pub(crate) struct DatabasePlan {
-    pub(crate) config: tokio_postgres::Config,
+    pub(crate) database: pgtls::Database,
     pub(crate) principal: String,
 }
 
@@ -114,11 +115,14 @@ pub(crate) fn check(args: VerifyArgs) -> Result<Plan, String> {
         None => None,
         Some(url) => {
             // The error's text does not repeat the URL, which may hold a password.
-            let config = url
+            let database = url
                 .parse()
-                .map_err(|error| format!("--database-url: {error}"))?;
+                .map_err(|error| format!("--database-url {error}"))?;
             let principal = args.principal;
-            Some(DatabasePlan { config, principal })
+            Some(DatabasePlan {
+                database,
+                principal,
+            })
         }
     };
     Ok(Plan {

@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::args::DatabasePlan;
@@ -56,7 +56,7 @@ impl Database {
             .build()
             .map_err(AskError::Io)?;
         let client = runtime.block_on(async {
-            let (client, connection) = plan.config.connect(NoTls).await?;
+            let (client, connection) = plan.database.connect().await?;
             // Ends with the client; its error is met again by the next statement.
             tokio::spawn(async { drop(connection.await) });
             client.batch_execute(LOOK_UP_SETTINGS).await?;

@@ -38,7 +38,7 @@ pub struct ReadSettings {
 impl ReadSettings {
     /// The defaults, for that database, whose hosts are tried in order.
     #[must_use]
-    pub fn new(database: tokio_postgres::Config) -> Self {
+    pub fn new(database: pgtls::Database) -> Self {
         Self::through(Route::direct(database))
     }
 
@@ -81,7 +81,7 @@ impl ReadSettings {
 
     /// As sessions are opened at that server.
     pub(in crate::store) fn session_config(&self, target: &Target) -> tokio_postgres::Config {
-        let mut config = target.narrow(self.route.config());
+        let mut config = target.narrow(self.route.database());
         let options = config
             .get_options()
             .map(|given| format!("{given} {}", self.session_options()))

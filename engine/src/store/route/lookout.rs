@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use pgtls::Database;
 use tokio::sync::watch;
-use tokio_postgres::Config;
 
 use super::choose::{Candidate, choose};
 use super::durability::Durability;
@@ -39,9 +39,9 @@ const UNASKED: &str = "not asked yet";
 #[derive(Clone, Debug)]
 pub struct LookoutSettings {
     /// Of the primary and its possible successors.
-    pub database: Config,
+    pub database: Database,
     /// Of replicas to read from.
-    pub replicas: Option<Config>,
+    pub replicas: Option<Database>,
     /// A primary silent for so long is given up.
     pub failover_detect: Duration,
     /// To reach one address, sign-in included.
@@ -115,13 +115,16 @@ impl Lookout {
             trouble: UNASKED.to_owned(),
             ..Outlook::default()
         });
-        let named = |config: &Config, side| Named::all(config).into_iter().map(move |n| (side, n));
+        let named = |database: &Database, side| {
+            let all = Named::all(&database.config).into_iter();
+            all.map(move |named| (side, named))
+        };
         let mut hosts: Vec<_> = named(&settings.database, Side::Primary).collect();
         if let Some(replicas) = &settings.replicas {
             hosts.extend(named(replicas, Side::Replica));
         }
-        let route = |config: &Config, side| Route {
-            config: config.clone(),
+        let route = |database: &Database, side| Route {
+            database: database.clone(),
             side,
             outlook: Some(outlook.clone()),
             peer_silence_max: settings.failover_detect,
@@ -267,13 +270,13 @@ impl Lookout {
     }
 
     fn session(&self, side: Side) -> SessionSettings {
-        let config = match (&self.settings.replicas, side) {
+        let database = match (&self.settings.replicas, side) {
             (Some(replicas), Side::Replica) => replicas,
             (Some(_), Side::Primary) | (None, _) => &self.settings.database,
         };
         let detect = self.settings.failover_detect;
         SessionSettings {
-            route: Route::direct(config.clone()),
+            route: Route::direct(database.clone()),
             connect_timeout: self.settings.connect_timeout,
             round_trip_timeout: detect,
             parameters: vec![

@@ -17,6 +17,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use pgtls::{Database, Tls};
 use tokio::sync::watch;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
@@ -57,9 +58,10 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// `config` with this target alone: who signs in, and to which database.
+    /// The database at this target alone: who signs in, and how it is protected.
     #[must_use]
-    pub fn narrow(&self, config: &Config) -> Config {
+    pub fn narrow(&self, database: &Database) -> Config {
+        let config = &database.config;
         let mut only = Config::new();
         if let Some(user) = config.get_user() {
             only.user(user);
@@ -76,8 +78,8 @@ impl Target {
         if let Some(name) = config.get_application_name() {
             only.application_name(name);
         }
-        only.ssl_mode(config.get_ssl_mode())
-            .channel_binding(config.get_channel_binding())
+        database.tls.prepare(&self.host, &mut only);
+        only.channel_binding(config.get_channel_binding())
             .target_session_attrs(config.get_target_session_attrs())
             .port(self.port);
         match &self.host {
@@ -131,7 +133,7 @@ enum Side {
 /// The way to one side. Clones share the outlook.
 #[derive(Clone)]
 pub struct Route {
-    config: Config,
+    database: Database,
     side: Side,
     outlook: Option<watch::Receiver<Outlook>>,
     peer_silence_max: Duration,
@@ -150,9 +152,9 @@ impl fmt::Debug for Route {
 impl Route {
     /// Without a lookout: every host is tried in order, each time.
     #[must_use]
-    pub fn direct(config: Config) -> Self {
+    pub fn direct(database: Database) -> Self {
         Self {
-            config,
+            database,
             side: Side::Primary,
             outlook: None,
             peer_silence_max: PEER_SILENCE_MAX,
@@ -161,8 +163,14 @@ impl Route {
 
     /// Who signs in, and where to; all hosts.
     #[must_use]
-    pub const fn config(&self) -> &Config {
-        &self.config
+    pub const fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// The connector for tokio-postgres.
+    #[must_use]
+    pub fn tls(&self) -> Tls {
+        self.database.tls.clone()
     }
 
     /// Unacknowledged data for so long means that the peer is gone, not slow.
@@ -176,7 +184,7 @@ impl Route {
     pub async fn targets(&self) -> (Vec<Target>, Lifeline) {
         let Some(outlook) = &self.outlook else {
             let mut targets = Vec::new();
-            for named in Named::all(&self.config) {
+            for named in Named::all(&self.database.config) {
                 targets.extend(named.resolve(&Resolver::System).await.unwrap_or_default());
             }
             return (targets, Lifeline::default());
@@ -331,7 +339,7 @@ mod tests {
 
     #[test]
     fn one_host_of_many_keeps_who_signs_in_and_how() {
-        let config: Config = "postgres://u:secret@a:1,b:2/d?options=-c%20x%3D1"
+        let database: Database = "postgres://u:secret@a:1,b:2/d?options=-c%20x%3D1"
             .parse()
             .unwrap();
         let target = Target {
@@ -339,7 +347,7 @@ mod tests {
             ip: Some([10, 0, 0, 2].into()),
             port: 2,
         };
-        let only = target.narrow(&config);
+        let only = target.narrow(&database);
         assert_eq!(only.get_hosts(), [Host::Tcp("b".into())]);
         assert_eq!(only.get_hostaddrs(), [IpAddr::from([10, 0, 0, 2])]);
         assert_eq!(only.get_ports(), [2]);

@@ -20,6 +20,7 @@
 mod auth;
 pub mod encode;
 mod stream;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use fallible_iterator::FallibleIterator;
+use pgtls::TlsError;
 use postgres_protocol::message::backend::{DataRowBody, ErrorFields, Message};
 use postgres_protocol::message::frontend;
 
@@ -86,6 +88,8 @@ pub enum WireError {
     Refused(String),
     /// The server is the primary no more, or silent for longer than a live one is.
     Left,
+    /// The server does not speak TLS, or shows no good certificate.
+    Tls(TlsError),
     /// The server refused the session: wrong password, no such database, ...
     Server(Box<ServerError>),
 }
@@ -100,6 +104,7 @@ impl fmt::Display for WireError {
             }
             Self::Protocol(what) => write!(formatter, "unexpected answer: {what}"),
             Self::Refused(why) => formatter.write_str(why),
+            Self::Tls(error) => error.fmt(formatter),
             Self::Server(error) => error.fmt(formatter),
         }
     }
@@ -110,6 +115,19 @@ impl std::error::Error for WireError {}
 impl From<io::Error> for WireError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
+    }
+}
+
+impl From<TlsError> for WireError {
+    fn from(error: TlsError) -> Self {
+        match error {
+            TlsError::Io(error) => Self::Io(error),
+            error @ (TlsError::NotOffered
+            | TlsError::Refused
+            | TlsError::NoPostgres
+            | TlsError::Name(_)
+            | TlsError::Handshake(_)) => Self::Tls(error),
+        }
     }
 }
 
@@ -236,7 +254,7 @@ impl Connection {
             return Err(WireError::Left);
         }
         let limit = self.round_trip_timeout;
-        while !self.outgoing.is_empty() {
+        while !self.outgoing.is_empty() || self.stream.is_behind() {
             match self.stream.try_write(&self.outgoing) {
                 Ok(written) => {
                     self.outgoing.advance(written);

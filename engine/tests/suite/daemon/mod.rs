@@ -25,6 +25,7 @@ mod replicas;
 mod servers;
 mod standby;
 mod start;
+mod tls;
 
 use serde_json::Value;
 

@@ -29,7 +29,7 @@ pub(super) async fn start(url: &str) -> (String, Arc<Switches>) {
     let server = (host, target.get_ports().first().copied().unwrap_or(5432));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let through = format!(
-        "postgres://{}@{}/{}",
+        "postgres://{}@{}/{}?sslmode=disable",
         target.get_user().unwrap_or("postgres"),
         listener.local_addr().unwrap(),
         target.get_dbname().unwrap(),

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each topic uses its part")]
 
+pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod core;
 pub(crate) mod daemon;

@@ -2,7 +2,8 @@
 //!
 //! Sits between engine and server and reads their messages. A [`Fault`] strikes at
 //! the message that executes COMMIT, a [`Strike`] at any message of a commit, in
-//! either direction. Each strikes once.
+//! either direction. Each strikes once. Over TLS it ends the engine's and speaks
+//! plainly to the server, so that it can read along.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -11,13 +12,26 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio_rustls::TlsAcceptor;
+
+use super::certificates::Authority;
 
 /// Enough to be seen, less than any limit.
 const LATE: Duration = Duration::from_millis(30);
+
+/// How the engine reaches the proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Plain,
+    Tls,
+}
+
+type Reader = Box<dyn AsyncRead + Send + Unpin>;
+type Writer = Box<dyn AsyncWrite + Send + Unpin>;
 
 /// What happens at the next COMMIT.
 #[derive(Clone, Debug)]
@@ -99,6 +113,8 @@ impl Script {
 #[derive(Debug)]
 pub(crate) struct Proxy {
     address: SocketAddr,
+    /// Of its certificate, over TLS.
+    authority: Option<Authority>,
     fault: Arc<Mutex<Option<Fault>>>,
     script: Arc<Mutex<Script>>,
     task: tokio::task::JoinHandle<()>,
@@ -113,6 +129,11 @@ impl Drop for Proxy {
 impl Proxy {
     /// In front of the server of this URL.
     pub(crate) async fn start(database_url: &str) -> Self {
+        Self::start_by(database_url, Way::Plain).await
+    }
+
+    /// The same; the engine reaches it that way.
+    pub(crate) async fn start_by(database_url: &str, way: Way) -> Self {
         let config: tokio_postgres::Config = database_url.parse().unwrap();
         let tokio_postgres::config::Host::Tcp(host) = config.get_hosts()[0].clone() else {
             panic!("the test server listens on TCP");
@@ -123,6 +144,8 @@ impl Proxy {
         let fault: Arc<Mutex<Option<Fault>>> = Arc::default();
         let script: Arc<Mutex<Script>> = Arc::default();
         let (armed, written) = (Arc::clone(&fault), Arc::clone(&script));
+        let authority = (way == Way::Tls).then(Authority::new);
+        let acceptor = authority.as_ref().map(|own| own.acceptor("127.0.0.1"));
         let task = tokio::spawn(async move {
             for connection in 0.. {
                 let Ok((client, _)) = listener.accept().await else {
@@ -135,8 +158,13 @@ impl Proxy {
                     cut: Notify::new(),
                     hole: AtomicBool::new(false),
                 });
-                let armed = Arc::clone(&armed);
+                let (armed, acceptor) = (Arc::clone(&armed), acceptor.clone());
                 tokio::spawn(async move {
+                    client.set_nodelay(true).unwrap();
+                    let client = match acceptor {
+                        Some(acceptor) => accept(client, acceptor).await,
+                        None => split(client),
+                    };
                     tokio::select! {
                         () = line.cut.notified() => {}
                         () = relay(client, server, armed, &line) => {}
@@ -146,6 +174,7 @@ impl Proxy {
         });
         Self {
             address,
+            authority,
             fault,
             script,
             task,
@@ -159,10 +188,18 @@ impl Proxy {
         let password = config.get_password().map_or(String::new(), |password| {
             format!(":{}", String::from_utf8_lossy(password))
         });
-        format!(
-            "postgres://{user}{password}@{}/{}",
+        // It reads the protocol, which begins with the start-up message then.
+        let url = format!(
+            "postgres://{user}{password}@{}/{}?sslmode=",
             self.address, database.name
-        )
+        );
+        match &self.authority {
+            None => url + "disable",
+            Some(authority) => {
+                let file = authority.file();
+                pgtls::with_root_file(&(url + "verify-full"), file.to_str().unwrap())
+            }
+        }
     }
 
     /// What to do at the next COMMIT of any session.
@@ -247,14 +284,12 @@ enum After {
     reason = "each fault ends this one loop in a way of its own"
 )]
 async fn relay(
-    client: TcpStream,
+    (mut from_client, to_client): (Reader, Writer),
     server: TcpStream,
     fault: Arc<Mutex<Option<Fault>>>,
     line: &Arc<Line>,
 ) {
-    client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
-    let (mut from_client, to_client) = client.into_split();
     let (from_server, mut to_server) = server.into_split();
     let (after_tx, after_rx) = tokio::sync::watch::channel(After::Pass);
     let back = tokio::spawn(pump_back(
@@ -345,7 +380,7 @@ async fn relay(
 /// not tear one, however the bytes arrive.
 async fn pump_back(
     mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    mut to: Writer,
     after: tokio::sync::watch::Receiver<After>,
     line: Arc<Line>,
 ) {
@@ -378,10 +413,26 @@ async fn pump_back(
             }
             passed.put_slice(&message);
         }
-        if to.write_all(&passed).await.is_err() {
+        if to.write_all(&passed).await.is_err() || to.flush().await.is_err() {
             return;
         }
     }
+}
+
+fn split(client: TcpStream) -> (Reader, Writer) {
+    let (from_client, to_client) = client.into_split();
+    (Box::new(from_client), Box::new(to_client))
+}
+
+/// As a server that speaks TLS.
+async fn accept(mut client: TcpStream, acceptor: TlsAcceptor) -> (Reader, Writer) {
+    let mut request = [0; 8];
+    client.read_exact(&mut request).await.unwrap();
+    assert_eq!(request, [0, 0, 0, 8, 0x04, 0xD2, 0x16, 0x2F]);
+    client.write_all(b"S").await.unwrap();
+    let client = acceptor.accept(client).await.unwrap();
+    let (from_client, to_client) = tokio::io::split(client);
+    (Box::new(from_client), Box::new(to_client))
 }
 
 fn warning() -> BytesMut {
