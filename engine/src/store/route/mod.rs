@@ -26,7 +26,7 @@ pub use durability::{Durability, Mode, Replication};
 pub use facts::Facts;
 pub use lookout::{Lookout, LookoutSettings};
 use named::Named;
-pub use named::Resolver;
+pub use named::{Names, Resolver};
 
 /// When nobody said how long a silent peer is waited for.
 const PEER_SILENCE_MAX: Duration = Duration::from_secs(10);

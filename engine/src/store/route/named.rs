@@ -18,6 +18,9 @@ use super::Target;
 /// Addresses tried of one name; one that resolves to more is no database's.
 const TARGETS_MAX: usize = 32;
 
+/// Tells the addresses of a name; none if it is not known.
+pub type Names = dyn Fn(&str) -> Option<Vec<IpAddr>> + Send + Sync;
+
 /// Who is asked what a name leads to.
 #[derive(Clone, Default)]
 pub enum Resolver {
@@ -25,7 +28,7 @@ pub enum Resolver {
     #[default]
     System,
     /// A function, where a test or a simulation owns the names.
-    Given(Arc<dyn Fn(&str) -> Option<Vec<IpAddr>> + Send + Sync>),
+    Given(Arc<Names>),
 }
 
 impl fmt::Debug for Resolver {
