@@ -58,6 +58,7 @@ pub async fn serve<L: Ledger, O: Observer>(
     let protocols = Arc::new(Protocols::new());
     let mut tasks = JoinSet::new();
     let mut refusals = JoinSet::new();
+    let mut trouble = AcceptTrouble::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -73,9 +74,16 @@ pub async fn serve<L: Ledger, O: Observer>(
             accepted = listener.accept() => accepted,
         };
         let (stream, client) = match accepted {
-            Ok(accepted) => accepted,
+            Ok(accepted) => {
+                trouble.is_over();
+                accepted
+            }
             Err(error) => {
-                pause_after(&error).await;
+                if is_of_process(&error) {
+                    edge.observer.accept_failed();
+                    trouble.is(&error);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
                 continue;
             }
         };
@@ -89,8 +97,11 @@ pub async fn serve<L: Ledger, O: Observer>(
             tasks.spawn(async move {
                 converse(&protocols, &place.edge, stream, client, stop).await;
             });
-        } else if refusals.len() < REFUSALS_MAX {
-            refusals.spawn(refuse(stream, socket::no_room(&edge.ids)));
+        } else {
+            edge.observer.connection_refused();
+            if refusals.len() < REFUSALS_MAX {
+                refusals.spawn(refuse(stream, socket::no_room(&edge.ids)));
+            }
         }
     }
     // No new connections: the socket closes, and a balancer turns elsewhere.
@@ -172,6 +183,7 @@ async fn converse<L: Ledger, O: Observer>(
         edge: Arc::clone(edge),
         client,
         activity: Arc::clone(&activity),
+        unread: Arc::default(),
     });
     let service = service_fn(move |request| Arc::clone(&shared).serve(request));
     let ended = if version == Version::HTTP_2 {
@@ -248,17 +260,37 @@ async fn refuse(mut stream: TcpStream, answer: bytes::Bytes) {
 
 /// Errors of the connection itself concern nobody else; those of the process,
 /// such as no file descriptor left, would come back at once.
-async fn pause_after(error: &io::Error) {
-    if matches!(
+fn is_of_process(error: &io::Error) -> bool {
+    !matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted
-    ) {
-        return;
+    )
+}
+
+/// Whether accepting fails: said when it begins and when it is over, for in
+/// between it fails twenty times a second.
+#[derive(Debug, Default)]
+struct AcceptTrouble {
+    said: bool,
+}
+
+impl AcceptTrouble {
+    fn is(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.said, true) {
+            tracing::warn!(
+                %error,
+                "no connection can be accepted; those that are open are served, others wait"
+            );
+        }
     }
-    tracing::warn!(%error, "no connection can be accepted at the moment");
-    tokio::time::sleep(ACCEPT_PAUSE).await;
+
+    fn is_over(&mut self) {
+        if std::mem::take(&mut self.said) {
+            tracing::info!("connections are accepted again");
+        }
+    }
 }
 
 /// A place among the connections served.
