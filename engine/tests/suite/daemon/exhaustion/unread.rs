@@ -16,6 +16,8 @@ use crate::support::verify;
 /// The least there may be.
 const BUDGET: &str = "16MiB";
 const BUDGET_BYTES: f64 = 16.0 * 1024.0 * 1024.0;
+/// Each is sent several megabytes before its kernel's buffers are full.
+const NEVER_READING: usize = 4;
 /// The part of one connection.
 const SHARE_BYTES: f64 = BUDGET_BYTES / 8.0;
 const LIST: &str = "/transactions?limit=1000";
@@ -108,7 +110,7 @@ async fn who_never_reads_is_closed_and_held_little_meanwhile() {
     let ask = Request::new("GET", LIST).bytes();
     let many: Vec<u8> = ask.repeat(50);
     let mut clients = Vec::new();
-    for _ in 0..100 {
+    for _ in 0..NEVER_READING {
         let stream = narrow(&daemon).await;
         // As much as the sockets take; the rest of it never comes.
         let sent = stream.try_write(&many).unwrap();
@@ -134,7 +136,7 @@ async fn who_never_reads_is_closed_and_held_little_meanwhile() {
     let most = BUDGET_BYTES + 16.0 * length;
     assert!(held_max <= most, "{held_max} held, {most} allowed");
     let more = memory_max - before;
-    assert!(more < 4.0 * BUDGET_BYTES, "{more} bytes more");
+    assert!(more < 2.0 * BUDGET_BYTES, "{more} bytes more");
     let known = load.acknowledged();
     load.until_acknowledged(known + 200).await;
     eventually("given back", async || waiting(&daemon).await < 1.0).await;
