@@ -16,9 +16,13 @@ VERIFY_SECONDS_MAX = 120
 
 
 class Load:
-    """One `loadtest run --journal`."""
+    """One `loadtest run --journal`.
 
-    def __init__(self, place, port, accounts, rate, users, retries=5, name="load"):
+    Without a rate each user sends as soon as it was answered: the maximum.
+    """
+
+    def __init__(self, place, port, accounts, rate, users, retries=5, name="load",
+                 scenario=SCENARIO, run_seconds=RUN_SECONDS_MAX):  # fmt: skip
         self.place = place
         self.name = name
         self.rate = rate
@@ -26,9 +30,9 @@ class Load:
         self.report = place.work / f"{name}.json"
         self.command = [
             place.program("loadtest"), "run", "--quiet", "--host", f"http://127.0.0.1:{port}",
-            "--accounts", f"1..={accounts}", "--rate", rate, "--users", users,
-            "--run-time", f"{RUN_SECONDS_MAX}s", "--timeout", "15s", "--retries", retries,
-            "--threads", 1, "--scenario", SCENARIO,
+            "--accounts", f"1..={accounts}", *(["--rate", rate] if rate else []), "--users", users,
+            "--run-time", f"{run_seconds}s", "--timeout", "15s", "--retries", retries,
+            "--threads", 1, "--scenario", scenario,
             "--journal", self.journal, "--json", self.report,
         ]  # fmt: skip
         self.process = None
@@ -50,7 +54,7 @@ class Load:
             raise DrillError(f"the load generator left no report:\n{self.process.log_tail()}")
         return json.loads(self.report.read_text())
 
-    def reconcile(self, database_url, host_port):
+    def reconcile(self, database_url, host_port, seconds=VERIFY_SECONDS_MAX):
         """`loadtest verify` against the ledger; its document."""
         path = self.place.work / "verify.json"
         command = [
@@ -60,7 +64,7 @@ class Load:
         environment = dict(os.environ, LOADTEST_DATABASE_URL=database_url)
         done = subprocess.run(
             [str(part) for part in command], env=environment, capture_output=True,
-            text=True, check=False, timeout=VERIFY_SECONDS_MAX, stdin=subprocess.DEVNULL,
+            text=True, check=False, timeout=seconds, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         (self.place.work / "verify.log").write_text(done.stdout + done.stderr)
         if not path.is_file():

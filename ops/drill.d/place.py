@@ -25,10 +25,13 @@ class Place:
         self.psql = machine.program("psql", package="postgresql-client")
         self.redis = machine.program("redis-server", "valkey-server", package="redis-server")
         self.redis_cli = machine.program("redis-cli", "valkey-cli", package="redis-tools")
-        self.haproxy = machine.program("haproxy", package="haproxy")
         self.work = None
         self.sockets = None
         self.processes = None
+
+    @property
+    def haproxy(self):
+        return machine.program("haproxy", package="haproxy")
 
     def program(self, name):
         path = self.programs_dir / name

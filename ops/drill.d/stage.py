@@ -12,7 +12,7 @@ import uuid
 from faults import DrillError
 from figures import BACK_SHARE
 from load import Load
-from machine import attempt, free_ports, run
+from machine import COMMAND_SECONDS_MAX, attempt, free_ports, run
 from place import REPOSITORY
 from postgres import DATABASE, Node
 from services import Balancer, Engine, Redis
@@ -172,18 +172,18 @@ class Stage:
             for engine in self.engines:
                 engine.wait_ready()
 
-    def open_accounts(self):
+    def open_accounts(self, count=ACCOUNTS):
         """The load's accounts, funded, and those of canary and witnesses."""
         engine = self.engines[0]
         unlimited = [0, SPECIAL["funding"]]
-        plain = [SPECIAL["canary"], *SPECIAL["witnesses"], *range(1, ACCOUNTS + 1)]
+        plain = [SPECIAL["canary"], *SPECIAL["witnesses"], *range(1, count + 1)]
         accounts = [{"account_id": i, "currency": "USD", "min_balance": None} for i in unlimited]
         accounts += [{"account_id": i, "currency": "USD", "min_balance": 0} for i in plain]
         for first in range(0, len(accounts), ITEMS_PER_CALL):
             engine.expect("POST", "/accounts", accounts[first : first + ITEMS_PER_CALL])
         transfers = [
             {"from": 0, "to": i, "amount": FUNDING, "idempotency_key": f"fund-{i}"}
-            for i in range(1, ACCOUNTS + 1)
+            for i in range(1, count + 1)
         ]
         for first in range(0, len(transfers), ITEMS_PER_CALL):
             body = {"transfers": transfers[first : first + ITEMS_PER_CALL]}
@@ -328,9 +328,9 @@ class Stage:
             f"{len(ids) - found} of {len(ids)}",
         )
 
-    def promise_verified(self, url):
+    def promise_verified(self, url, seconds=COMMAND_SECONDS_MAX):
         command = [self.place.program("engine"), "verify"]
-        code, text = attempt(command, env=dict(os.environ, ENGINE_DATABASE_URL=url))
+        code, text = attempt(command, env=dict(os.environ, ENGINE_DATABASE_URL=url), seconds=seconds)
         (self.place.work / "engine-verify.log").write_text(text)
         last = (text.strip().splitlines() or ["no output"])[-1]
         self.promise("engine verify: the ledger is sound", code == 0, last)

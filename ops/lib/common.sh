@@ -137,6 +137,37 @@ need_program() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$2"
 }
 
+# run_swept FOLDER MAIN.py [ARGUMENT...]: runs it in FOLDER, and ends with its exit code.
+# However it ends, `MAIN.py --sweep` then removes what a kill left behind. Sets traps.
+run_swept() {
+    local folder=$1 main=$2 status=0
+    shift 2
+    swept=("$folder" "$main" "$@")
+    runner=
+    trap sweep_and_exit EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    cd "$folder"
+    # In the background, so that a signal reaches the traps above at once.
+    python3 "$main" "$@" </dev/null &
+    runner=$!
+    wait "$runner" || status=$?
+    runner=
+    exit "$status"
+}
+
+# shellcheck disable=SC2317,SC2329  # the trap of run_swept calls it
+sweep_and_exit() {
+    local status=$?
+    trap - EXIT INT TERM
+    if [ -n "$runner" ] && kill -TERM "$runner" 2>/dev/null; then
+        wait "$runner" || true
+    fi
+    # Only if the runner was killed: otherwise it has ended all it started.
+    (cd "${swept[0]}" && python3 "${swept[1]}" --sweep "${swept[@]:2}") || say "servers of ${swept[1]} may still run"
+    exit "$status"
+}
+
 # need_venv FOLDER PACKAGE==VERSION...: a virtual environment with these packages, made
 # anew when they change.
 need_venv() {

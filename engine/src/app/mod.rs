@@ -50,6 +50,9 @@ use observe::{Batches, History, Requests};
 
 /// Connections the kernel completes before we accept them: a reconnecting fleet.
 const LISTEN_BACKLOG: u32 = 4_096;
+/// Files that are neither a client's nor a session's: listeners, the runtimes' own,
+/// logs, Redis, scrapes and health checks, clients being told that there is no room.
+const OTHER_FILES: usize = 192;
 /// Ready transfers that justify a second commit beside one in flight: fewer cost
 /// more fixed work than they save waiting. On 2 cores (2026-11-21, `loadtest run`
 /// at 1,024 connections, three rounds) 128 gave 36k/s, 512 gave 26 to 34k/s and 1
@@ -604,13 +607,38 @@ fn cache_settings(config: &ServeConfig) -> crate::cache::Settings {
 
 fn edge_settings(config: &ServeConfig) -> http::Settings {
     let (network, admission) = (&config.tuning.network, &config.tuning.admission);
+    let answers_bytes_max = admission.answer_bytes_in_flight_max;
     http::Settings {
         anonymous_principal: Arc::from(network.anonymous_principal.as_str()),
         request_deadline: admission.request_deadline,
-        connections_max: usize::try_from(network.connections_max).unwrap_or(usize::MAX),
+        connections_max: connections_max(config),
         bodies_bytes_max: usize::try_from(admission.body_bytes_in_flight_max).unwrap_or(usize::MAX),
+        answers_bytes_max: usize::try_from(answers_bytes_max).unwrap_or(usize::MAX),
+        header_timeout: network.header_timeout,
+        idle_timeout: network.idle_timeout,
+        write_timeout: network.write_timeout,
         ..http::Settings::default()
     }
+}
+
+/// As configured, or as many as there are files for.
+fn connections_max(config: &ServeConfig) -> usize {
+    let wanted = usize::try_from(config.tuning.network.connections_max).unwrap_or(usize::MAX);
+    // Twice: a session that is being replaced has a successor already.
+    let sessions = usize::from(config.tuning.batch.committers)
+        .saturating_add(2 * usize::from(config.tuning.database.database_pool_size));
+    let reserved = OTHER_FILES.saturating_add(2 * sessions);
+    let room = http::make_room(wanted, reserved);
+    if room.connections_max < wanted {
+        tracing::warn!(
+            wanted,
+            connections_max = room.connections_max,
+            files_max = room.files_max,
+            "the limit of open files allows fewer connections than --connections-max: raise it \
+             (LimitNOFILE, ulimit -n)"
+        );
+    }
+    room.connections_max
 }
 
 /// Tells engines apart; not a secret.

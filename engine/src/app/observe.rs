@@ -233,6 +233,14 @@ impl http::Observer for Requests {
         });
     }
 
+    fn accept_failed(&self) {
+        self.metrics.requests.accept_failures.increment(1);
+    }
+
+    fn connection_refused(&self) {
+        self.metrics.requests.connections_refused.increment(1);
+    }
+
     fn connections(&self, open: usize) {
         self.metrics.requests.connections.set(metrics::number(open));
     }

@@ -49,12 +49,17 @@ pub(super) struct Probes {
     pub(super) durability: Durability,
 }
 
-/// At each scrape: how much of the budget for bodies is taken.
+/// At each scrape: how much of the budgets for bodies and answers is taken.
 pub(super) fn watch_bodies<L: Ledger, O: Observer>(edge: Arc<Edge<L, O>>) {
     exporter::global().add_probe(Box::new(move |metrics| {
         let (used, max) = edge.body_bytes();
         metrics.requests.body_bytes.set(number(used));
         metrics.requests.body_bytes_max.set(number(max));
+        let (used, max) = edge.answer_bytes();
+        metrics.requests.answer_bytes.set(number(used));
+        metrics.requests.answer_bytes_max.set(number(max));
+        let connections = &metrics.requests.connections_max;
+        connections.set(number(edge.connections_max()));
     }));
 }
 

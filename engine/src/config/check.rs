@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::tuning::{Database, Tuning};
+use super::tuning::{Database, Network, Tuning};
 use super::value::{DatabaseUrl, RedisUrl};
 use super::{ConfigError, ServeConfig};
 use crate::store::periods::OVERLAP_MS;
@@ -17,6 +17,8 @@ pub const BATCH_CALL_TRANSFERS_MAX: u32 = 8_192;
 pub const BATCH_CALL_ACCOUNTS_MAX: u32 = 2 * BATCH_CALL_TRANSFERS_MAX;
 /// The largest body: one batch call.
 pub const BATCH_BODY_BYTES_MAX: u64 = 8 << 20;
+/// Eight times the results of the largest batch call, at some 256 bytes each.
+const ANSWER_BYTES_MIN: u64 = 16 << 20;
 /// Below a day a client that retries after a night would apply twice.
 pub const IDEMPOTENCY_RETENTION_MIN: Duration = Duration::from_secs(24 * 3600);
 /// Two engines see each other's keys across a period's boundary only while no
@@ -199,7 +201,21 @@ fn limits(tuning: &Tuning) -> Result<(), ConfigError> {
         BATCH_BODY_BYTES_MAX,
         "one batch call may have a body of 8 MiB",
     )?;
+    at_least(
+        "--answer-bytes-in-flight-max",
+        tuning.admission.answer_bytes_in_flight_max,
+        ANSWER_BYTES_MIN,
+        "one connection may hold an eighth of it, the results of one batch call",
+    )?;
     retention(tuning.admission.idempotency_retention)
+}
+
+/// How long a client may take.
+fn client_waits(network: &Network) -> Result<(), ConfigError> {
+    let bounds = (Duration::from_millis(100), Duration::from_secs(3600));
+    within("--header-timeout", network.header_timeout, bounds)?;
+    within("--idle-timeout", network.idle_timeout, bounds)?;
+    within("--write-timeout", network.write_timeout, bounds)
 }
 
 fn waits(tuning: &Tuning) -> Result<(), ConfigError> {
@@ -221,6 +237,7 @@ fn waits(tuning: &Tuning) -> Result<(), ConfigError> {
              was accepted",
         );
     }
+    client_waits(&tuning.network)?;
     let bounds = (MS, DATABASE_TIMEOUT_MAX);
     within("--lock-timeout", database.lock_timeout, bounds)?;
     within("--statement-timeout", database.statement_timeout, bounds)?;

@@ -170,10 +170,30 @@ pub struct Network {
     /// Client connections open at once; past it new ones are closed
     ///
     /// One that has been used costs some 25 KiB and a file descriptor: the default leaves room
-    /// for 10,000 idle clients beside the busy ones.
+    /// for 10,000 idle clients beside the busy ones. Lowered, with a warning, to what the hard
+    /// limit of open files allows beside the engine's own.
     #[arg(long, env = "ENGINE_CONNECTIONS_MAX", default_value_t = 16_384, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub connections_max: u32,
+
+    /// Time for a request's header to arrive once it has begun, however it trickles
+    #[arg(long, env = "ENGINE_HEADER_TIMEOUT", default_value = "10s",
+          value_name = "TIME", value_parser = value::duration)]
+    pub header_timeout: Duration,
+
+    /// Time a connection may be open without a request
+    ///
+    /// Above the 60 s of common load balancers, so that they close first.
+    #[arg(long, env = "ENGINE_IDLE_TIMEOUT", default_value = "75s",
+          value_name = "TIME", value_parser = value::duration)]
+    pub idle_timeout: Duration,
+
+    /// Time a client may read nothing of an answer that waits for it, before it is closed
+    ///
+    /// Whoever reads slowly but reads has all time.
+    #[arg(long, env = "ENGINE_WRITE_TIMEOUT", default_value = "30s",
+          value_name = "TIME", value_parser = value::duration)]
+    pub write_timeout: Duration,
 
     /// Principal that owns the idempotency keys of requests without authentication
     ///
@@ -228,6 +248,14 @@ pub struct Admission {
     #[arg(long, env = "ENGINE_BODY_BYTES_IN_FLIGHT_MAX", default_value = "64MiB",
           value_name = "BYTES", value_parser = value::byte_size)]
     pub body_bytes_in_flight_max: u64,
+
+    /// Bytes of lists and batch results that clients have not read; past it 503 `queue_full`
+    ///
+    /// Some 200 of the longest. One connection may hold an eighth, so that a client that asks
+    /// and never reads is in nobody's way.
+    #[arg(long, env = "ENGINE_ANSWER_BYTES_IN_FLIGHT_MAX", default_value = "64MiB",
+          value_name = "BYTES", value_parser = value::byte_size)]
+    pub answer_bytes_in_flight_max: u64,
 
     /// How long an Idempotency-Key is remembered, 24h or more
     ///

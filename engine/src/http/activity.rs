@@ -22,6 +22,10 @@ pub(super) struct Activity {
     lingers: AtomicBool,
     /// Told with `lingers`, which a stop brings about with every answer.
     answered_last: Notify,
+    /// An answer waits for the client to read.
+    blocked: AtomicBool,
+    /// The client read some of it since the watcher last looked.
+    drained: AtomicBool,
 }
 
 impl Activity {
@@ -46,6 +50,17 @@ impl Activity {
         self.heard.load(Ordering::Relaxed) || 0 < self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Bytes of an answer left.
+    pub(super) fn written(&self) {
+        self.blocked.store(false, Ordering::Relaxed);
+        self.drained.store(true, Ordering::Relaxed);
+    }
+
+    /// None left, for the client does not read.
+    pub(super) fn cannot_write(&self) {
+        self.blocked.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn lingers(&self) -> bool {
         self.lingers.load(Ordering::Relaxed)
     }
@@ -67,14 +82,16 @@ impl Activity {
 pub(super) struct Patience {
     /// In the middle of a header.
     pub(super) header: Duration,
-    /// Between requests, or while the client does not read its answer.
+    /// Between requests.
     pub(super) idle: Duration,
+    /// While the client reads nothing of an answer that waits for it.
+    pub(super) write: Duration,
 }
 
 impl Patience {
     /// How often to look: the shorter limit is kept to within a third of it.
     pub(super) fn look_every(self) -> Duration {
-        (self.header.min(self.idle) / 3).max(Duration::from_millis(1))
+        (self.header.min(self.idle).min(self.write) / 3).max(Duration::from_millis(1))
     }
 }
 
@@ -84,6 +101,7 @@ pub(super) struct Watcher {
     patience: Patience,
     requests: u64,
     quiet: Duration,
+    unread: Duration,
 }
 
 impl Watcher {
@@ -92,11 +110,22 @@ impl Watcher {
             patience,
             requests: 0,
             quiet: Duration::ZERO,
+            unread: Duration::ZERO,
         }
     }
 
     /// Whether to close it, `passed` after the last look.
     pub(super) fn has_enough(&mut self, activity: &Activity, passed: Duration) -> bool {
+        let drained = activity.drained.swap(false, Ordering::Relaxed);
+        if drained || !activity.blocked.load(Ordering::Relaxed) {
+            self.unread = Duration::ZERO;
+        } else {
+            // Before all else: new requests do not make up for unread answers.
+            self.unread = self.unread.saturating_add(passed);
+            if self.patience.write <= self.unread {
+                return true;
+            }
+        }
         let requests = activity.requests.load(Ordering::Relaxed);
         // A request in flight has a deadline of its own.
         if requests != self.requests || 0 < activity.in_flight.load(Ordering::Relaxed) {
@@ -124,6 +153,7 @@ mod tests {
         Watcher::new(Patience {
             header: 2 * SECOND,
             idle: 4 * SECOND,
+            write: 3 * SECOND,
         })
     }
 
@@ -141,6 +171,34 @@ mod tests {
         assert!(!watcher.has_enough(&activity, SECOND));
         activity.heard();
         assert!(watcher.has_enough(&activity, SECOND));
+    }
+
+    #[test]
+    fn an_answer_that_nobody_reads_has_the_write_time_whatever_is_sent() {
+        let (activity, mut watcher) = (Activity::default(), watcher());
+        activity.cannot_write();
+        let looks = [(); 3].map(|()| {
+            activity.request_begins();
+            activity.heard();
+            watcher.has_enough(&activity, SECOND)
+        });
+        assert_eq!(looks, [false, false, true]);
+    }
+
+    #[test]
+    fn an_answer_that_is_read_slowly_has_all_time() {
+        let (activity, mut watcher) = (Activity::default(), watcher());
+        activity.request_begins();
+        for _ in 0..10 {
+            activity.written();
+            activity.cannot_write();
+            assert!(!watcher.has_enough(&activity, SECOND));
+            assert!(!watcher.has_enough(&activity, SECOND));
+        }
+        activity.written();
+        for _ in 0..10 {
+            assert!(!watcher.has_enough(&activity, SECOND));
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 
 use super::activity::{Activity, Patience};
+use super::answers::{self, Held};
 use super::body::{BATCH_BYTES_MAX, Budget};
 use super::handle::{self, Call};
 use super::ports::{Ledger, Observer, RequestFacts};
@@ -41,6 +42,9 @@ pub struct Settings {
     /// Bytes of all bodies in flight. Default 64 MiB: eight batches of the
     /// largest size, or 4,096 single bodies of theirs.
     pub bodies_bytes_max: usize,
+    /// Bytes of large answers that clients have not read yet. Default 64 MiB: some
+    /// 200 of the longest lists.
+    pub answers_bytes_max: usize,
     /// Bytes of one request's line and header. Default 16 KiB.
     pub header_bytes_max: usize,
     /// For a header to arrive once it has begun. Default 10 s.
@@ -48,6 +52,9 @@ pub struct Settings {
     /// For a connection without a request. Default 75 s, above the 60 s of
     /// common load balancers, so that they close first.
     pub idle_timeout: Duration,
+    /// For a client to read on while an answer waits for it. Default 30 s: longer than
+    /// a network that lost its way for a moment.
+    pub write_timeout: Duration,
     /// For a client to read its last answer, when more was sent than was read.
     /// Default 2 s.
     pub linger: Duration,
@@ -65,9 +72,11 @@ impl Default for Settings {
             request_deadline: Duration::from_secs(10),
             connections_max: 20_000,
             bodies_bytes_max: 64 * 1024 * 1024,
+            answers_bytes_max: 64 * 1024 * 1024,
             header_bytes_max: 16 * 1024,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(30),
             linger: Duration::from_secs(2),
             leave_time: Duration::from_millis(300),
             retry_after: Duration::from_secs(1),
@@ -88,6 +97,8 @@ pub struct Edge<L, O> {
     pub(super) observer: O,
     pub(super) clock: Clock,
     pub(super) budget: Arc<Budget>,
+    /// Bytes of large answers that are not written yet.
+    pub(super) answers: Arc<Held>,
     /// Large bodies that may be parsed at once.
     pub(super) parsing: Arc<Semaphore>,
     pub(super) ids: Arc<RequestIds>,
@@ -103,6 +114,7 @@ impl<L: Ledger, O: Observer> Edge<L, O> {
     pub fn new(settings: Settings, ledger: L, observer: O, clock: Clock, seed: u64) -> Self {
         Self {
             budget: Arc::new(Budget::new(settings.bodies_bytes_max)),
+            answers: Arc::new(Held::default()),
             parsing: Arc::new(Semaphore::new(PARSED_AT_ONCE_MAX)),
             ids: Arc::new(RequestIds::new(seed)),
             connections: AtomicUsize::new(0),
@@ -128,6 +140,18 @@ impl<L: Ledger, O: Observer> Edge<L, O> {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
+    /// Bytes of large answers that are not read yet, and how many there may be.
+    #[must_use]
+    pub fn answer_bytes(&self) -> (usize, usize) {
+        (self.answers.bytes(), self.settings.answers_bytes_max)
+    }
+
+    /// Connections that may be open.
+    #[must_use]
+    pub const fn connections_max(&self) -> usize {
+        self.settings.connections_max
+    }
+
     pub(super) fn manners(&self) -> Manners {
         Manners {
             ids: Arc::clone(&self.ids),
@@ -140,6 +164,7 @@ impl<L: Ledger, O: Observer> Edge<L, O> {
         Patience {
             header: self.settings.header_timeout,
             idle: self.settings.idle_timeout,
+            write: self.settings.write_timeout,
         }
     }
 }
@@ -150,6 +175,8 @@ pub(super) struct Connection<L, O> {
     pub(super) edge: Arc<Edge<L, O>>,
     pub(super) client: SocketAddr,
     pub(super) activity: Arc<Activity>,
+    /// Bytes of large answers that its client has not read yet.
+    pub(super) unread: Arc<Held>,
 }
 
 impl<L: Ledger, O: Observer> Connection<L, O> {
@@ -166,12 +193,16 @@ impl<L: Ledger, O: Observer> Connection<L, O> {
         let mut ending = Ending::new(&self, started, &method, request_id.clone());
         let mut call = Call {
             edge,
+            unread: &self.unread,
             parts,
             deadline: started + edge.settings.request_deadline,
             request_id: request_id.to_str().unwrap_or_default(),
         };
         let answer = handle::answer(&mut call, incoming, &mut ending.route).await;
         let mut answer = answer.unwrap_or_else(Answer::from);
+        if ending.route.is_some_and(Route::answers_at_length) {
+            answer.body = answers::hold(answer.body, &edge.answers, &self.unread);
+        }
         ending.answered(&answer);
         answer.closes |= edge.leaving.load(Ordering::Relaxed);
         if answer.closes {

@@ -4,7 +4,8 @@
 //! and time, connections.
 //! Never: decides about money, speaks SQL, or waits without a bound.
 //! Bound: `connections_max` connections, `bodies_bytes_max` bytes of bodies,
-//! `request_deadline` for a body to arrive; see [`Settings`].
+//! `answers_bytes_max` bytes of answers, `request_deadline` for a body to arrive,
+//! `write_timeout` for an answer to leave; see [`Settings`].
 //! Invariant: whatever passes this room has the right form; whatever is refused
 //! here did nothing.
 //!
@@ -12,10 +13,12 @@
 //! through `wire` and `respond`.
 
 mod activity;
+mod answers;
 mod body;
 pub mod code;
 mod door;
 mod edge;
+mod files;
 mod handle;
 mod headers;
 mod json;
@@ -38,6 +41,7 @@ mod tests;
 
 pub use code::ErrorCode;
 pub use edge::{Edge, Settings};
+pub use files::{Room, make_room};
 pub use ports::{
     BalanceAnswer, Freshness, Ledger, Observer, RequestFacts, TransferFacts, TransferStatus,
 };

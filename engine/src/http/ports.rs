@@ -146,6 +146,12 @@ pub trait Observer: Send + Sync + 'static {
         let _: &TransferFacts<'_> = facts;
     }
 
+    /// The operating system gave no connection, such as for want of files.
+    fn accept_failed(&self) {}
+
+    /// A connection was closed because as many as may be were open.
+    fn connection_refused(&self) {}
+
     /// Open connections changed.
     fn connections(&self, open: usize) {
         let _: usize = open;

@@ -41,6 +41,23 @@ pub enum Route {
 }
 
 impl Route {
+    /// Whether its answers may be long: lists, and one result for each of many items.
+    #[must_use]
+    pub const fn answers_at_length(self) -> bool {
+        match self {
+            Self::Transfers | Self::History | Self::OpenAccounts | Self::Accounts => true,
+            Self::Transfer
+            | Self::Transaction
+            | Self::Reversal
+            | Self::Balance
+            | Self::Account
+            | Self::ChangeAccount
+            | Self::Health
+            | Self::OpenApi
+            | Self::Docs => false,
+        }
+    }
+
     /// Every route, for documents and metrics.
     pub const ALL: [Self; 13] = [
         Self::Transfer,

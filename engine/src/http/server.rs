@@ -71,6 +71,7 @@ pub async fn serve<L: Ledger, O: Observer>(
     stop: watch::Receiver<Stopping>,
 ) {
     let mut hall = Hall::new(edge, stop.clone());
+    let mut trouble = AcceptTrouble::default();
     {
         let mut last_came = pin!(last_came(&listener, stop, hall.edge.settings.leave_time));
         loop {
@@ -80,8 +81,16 @@ pub async fn serve<L: Ledger, O: Observer>(
                 Some(ended) = hall.tasks.join_next() => report(ended),
                 Some(ended) = hall.refusals.join_next() => report(ended),
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, client)) => hall.take_in(stream, client),
-                    Err(error) => pause_after(&error).await,
+                    Ok((stream, client)) => {
+                        trouble.is_over();
+                        hall.take_in(stream, client);
+                    }
+                    Err(error) if is_of_process(&error) => {
+                        hall.edge.observer.accept_failed();
+                        trouble.is(&error);
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                    Err(_) => {}
                 },
             }
         }
@@ -129,9 +138,12 @@ impl<L: Ledger, O: Observer> Hall<L, O> {
             self.tasks.spawn(async move {
                 converse(&protocols, &place.edge, stream, client, stop).await;
             });
-        } else if self.refusals.len() < REFUSALS_MAX {
-            let answer = socket::no_room(&self.edge.ids);
-            self.refusals.spawn(refuse(stream, answer));
+        } else {
+            self.edge.observer.connection_refused();
+            if self.refusals.len() < REFUSALS_MAX {
+                let answer = socket::no_room(&self.edge.ids);
+                self.refusals.spawn(refuse(stream, answer));
+            }
         }
     }
 }
@@ -216,6 +228,7 @@ async fn converse<L: Ledger, O: Observer>(
         edge: Arc::clone(edge),
         client,
         activity: Arc::clone(&activity),
+        unread: Arc::default(),
     });
     let service = service_fn(move |request| Arc::clone(&shared).serve(request));
     let ended = if version == Version::HTTP_2 {
@@ -336,17 +349,37 @@ async fn refuse(mut stream: TcpStream, answer: bytes::Bytes) {
 
 /// Errors of the connection itself concern nobody else; those of the process,
 /// such as no file descriptor left, would come back at once.
-async fn pause_after(error: &io::Error) {
-    if matches!(
+fn is_of_process(error: &io::Error) -> bool {
+    !matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted
-    ) {
-        return;
+    )
+}
+
+/// Whether accepting fails: said when it begins and when it is over, for in
+/// between it fails twenty times a second.
+#[derive(Debug, Default)]
+struct AcceptTrouble {
+    said: bool,
+}
+
+impl AcceptTrouble {
+    fn is(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.said, true) {
+            tracing::warn!(
+                %error,
+                "no connection can be accepted; those that are open are served, others wait"
+            );
+        }
     }
-    tracing::warn!(%error, "no connection can be accepted at the moment");
-    tokio::time::sleep(ACCEPT_PAUSE).await;
+
+    fn is_over(&mut self) {
+        if std::mem::take(&mut self.said) {
+            tracing::info!("connections are accepted again");
+        }
+    }
 }
 
 /// A place among the connections served.

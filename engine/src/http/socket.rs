@@ -59,6 +59,15 @@ struct Linger {
     left_bytes: usize,
 }
 
+/// Notes whether the client lets bytes go.
+fn note(activity: &Activity, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    match &written {
+        Poll::Ready(_) => activity.written(),
+        Poll::Pending => activity.cannot_write(),
+    }
+    written
+}
+
 impl<S> Socket<S> {
     pub(super) fn new(
         stream: S,
@@ -136,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = &mut self.answer {
             let stream = Pin::new(self.stream.inner_mut());
-            let written = ready!(stream.poll_write(context, rest))?;
+            let written = ready!(note(&self.activity, stream.poll_write(context, rest)))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -220,7 +229,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Socket<S> {
             ready!(self.poll_answer(context))?;
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        note(&self.activity, written)
     }
 
     fn poll_write_vectored(
@@ -232,7 +242,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Socket<S> {
         if let [alone] = slices {
             return self.poll_write(context, alone);
         }
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        note(&self.activity, written)
     }
 
     fn is_write_vectored(&self) -> bool {

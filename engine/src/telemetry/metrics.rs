@@ -70,6 +70,16 @@ pub struct Requests {
     duration: By<Route, By<StatusClass, Histogram>>,
     /// Open client connections.
     pub connections: Gauge,
+    /// How many there may be.
+    pub connections_max: Gauge,
+    /// Connections closed because there were too many.
+    pub connections_refused: Counter,
+    /// Times the operating system gave no connection.
+    pub accept_failures: Counter,
+    /// Bytes of answers not read yet.
+    pub answer_bytes: Gauge,
+    /// The budget of those bytes.
+    pub answer_bytes_max: Gauge,
     /// Bytes of all bodies in flight.
     pub body_bytes: Gauge,
     /// The budget of those bytes.
@@ -282,6 +292,29 @@ impl Requests {
                 "engine_connections",
                 Unit::Count,
                 "Client connections open on the main listener.",
+            ),
+            connections_max: registrar.gauge(
+                "engine_connections_max",
+                Unit::Count,
+                "Client connections that may be open: as configured, or as files allow.",
+            ),
+            connections_refused: registrar.counter(
+                "engine_connections_refused_total",
+                "Client connections closed because there were too many.",
+            ),
+            accept_failures: registrar.counter(
+                "engine_accept_failures_total",
+                "Times that no connection could be accepted, such as for want of files.",
+            ),
+            answer_bytes: registrar.gauge(
+                "engine_answer_in_flight_bytes",
+                Unit::Bytes,
+                "Bytes of lists and batch results that clients have not read yet.",
+            ),
+            answer_bytes_max: registrar.gauge(
+                "engine_answer_in_flight_max_bytes",
+                Unit::Bytes,
+                "Budget for bytes of answers that clients have not read yet.",
             ),
             body_bytes: registrar.gauge(
                 "engine_body_in_flight_bytes",

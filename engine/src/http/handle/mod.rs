@@ -18,6 +18,7 @@ use hyper::http::request::Parts;
 use hyper::{HeaderMap, StatusCode, Uri};
 use tokio::sync::Semaphore;
 
+use super::answers::{self, Held};
 use super::body::{self, BATCH_BYTES_MAX, Body, SINGLE_BYTES_MAX};
 use super::code::ErrorCode;
 use super::edge::Edge;
@@ -43,6 +44,8 @@ const BACKSTOP: Duration = Duration::from_millis(500);
 /// One request, its body not read yet.
 pub(super) struct Call<'a, L, O> {
     pub(super) edge: &'a Edge<L, O>,
+    /// Bytes of large answers on this connection.
+    pub(super) unread: &'a Held,
     pub(super) parts: Parts,
     pub(super) deadline: Instant,
     /// As echoed.
@@ -63,6 +66,12 @@ pub(super) async fn answer<L: Ledger, O: Observer>(
         }
         Found::Route(found, parameter) => {
             *route = Some(found);
+            if found.answers_at_length() {
+                // Before anything is done: what is done must be answered.
+                let (edge, own) = (call.edge, call.unread);
+                answers::check_room(&edge.answers, own, edge.settings.answers_bytes_max)
+                    .map_err(|problem| unread(problem, &incoming))?;
+            }
             let work = Box::pin(cold(call, incoming, found, parameter));
             // Queue and database keep the deadline themselves; this is for what
             // they do one after the other. Nobody waits a second past it.

@@ -5,18 +5,21 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Mutex;
 
 use super::ledger;
 use super::load::{Load, Plan};
 use crate::support::daemon::{Daemon, eventually};
 use crate::support::verify;
 
+/// For tests that hold as many files as a process may: one after the other.
+pub(super) static MANY: Mutex<()> = Mutex::const_new(());
 const WANTED: u64 = 10_000;
 /// Files of the test and of everything else in its process.
 const OTHERS: u64 = 500;
 
 /// As many as both processes may hold: 10,000 unless the machine forbids.
-fn allowed() -> u64 {
+pub(super) fn allowed() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -30,7 +33,7 @@ fn allowed() -> u64 {
     allowed.min(WANTED)
 }
 
-async fn idle(daemon: &Daemon, number: u64) -> TcpStream {
+pub(super) async fn idle(daemon: &Daemon, number: u64) -> TcpStream {
     // One loopback address has 28,000 ports to connect from, which other tests
     // use too: take another.
     let socket = TcpSocket::new_v4().unwrap();
@@ -41,6 +44,7 @@ async fn idle(daemon: &Daemon, number: u64) -> TcpStream {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_idle_connections_are_in_nobodys_way() {
+    let _alone = MANY.lock().await;
     let count = allowed();
     let database = ledger().await;
     let daemon = Daemon::start(&database, &[]).await;

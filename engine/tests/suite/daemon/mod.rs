@@ -9,6 +9,7 @@ mod crash;
 mod database;
 mod disk;
 mod errors;
+mod exhaustion;
 mod failover;
 mod idempotency;
 mod input;

@@ -93,7 +93,10 @@ pub(crate) fn serve_command(database_url: &str, arguments: &[&str]) -> Command {
 
 /// The binary with an environment of its own.
 pub(crate) fn engine_command() -> Command {
-    let mut command = Command::new(ENGINE);
+    engine_command_of(Command::new(ENGINE))
+}
+
+fn engine_command_of(mut command: Command) -> Command {
     command.env_clear();
     if let Some(path) = std::env::var_os(KEPT_ENVIRONMENT) {
         command.env(KEPT_ENVIRONMENT, path);
@@ -142,7 +145,25 @@ impl Daemon {
 
     /// Serving, perhaps not ready yet.
     pub(crate) async fn spawn(database_url: &str, arguments: &[&str]) -> Self {
-        let mut child = serve_command(database_url, arguments).spawn().unwrap();
+        Self::run(serve_command(database_url, arguments)).await
+    }
+
+    /// The same, allowed so many open files.
+    pub(crate) async fn spawn_with_files(
+        database_url: &str,
+        files: u32,
+        arguments: &[&str],
+    ) -> Self {
+        let served = serve_command(database_url, arguments);
+        let mut command = engine_command_of(Command::new("sh"));
+        let limit = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        command.arg("-c").arg(limit).arg(ENGINE);
+        command.args(served.as_std().get_args());
+        Self::run(command).await
+    }
+
+    async fn run(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let (log, out) = (Lines::default(), Lines::default());
         let readers = vec![
             log.read_from(child.stderr.take().unwrap()),
@@ -225,10 +246,13 @@ impl Daemon {
         assert_eq!(funded.status, 200, "{}", funded.body);
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
+    pub(crate) fn pid(&self) -> Pid {
         let id = self.child.id().expect("it still runs");
-        let pid = Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
     }
 
     /// SIGKILL, and gone.
