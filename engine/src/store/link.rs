@@ -222,8 +222,10 @@ impl LinkError {
     }
 }
 
+/// Not a connection that broke: a server that stops says nothing about TLS.
 fn is_tls(error: &tokio_postgres::Error) -> bool {
-    error.source().is_some_and(|source| source.is::<TlsError>())
+    let source = error.source().and_then(|source| source.downcast_ref());
+    source.is_some_and(|error| !matches!(error, TlsError::Io(_)))
 }
 
 impl fmt::Display for LinkError {
