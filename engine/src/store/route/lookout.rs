@@ -7,7 +7,6 @@
 //! Invariant: a new primary is followed at its first answer, whether or not the
 //! old one still answers; the epoch changes with it, which cuts all old sessions.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -18,19 +17,19 @@ use tokio::sync::watch;
 
 use super::choose::{Candidate, choose};
 use super::durability::Durability;
-use super::facts::{self, Catalog, Facts};
+use super::ear::{self, Ear};
+use super::facts::Facts;
 use super::named::{Named, Resolver};
-use super::{Lifeline, Outlook, Replica, Route, Side, Target};
+use super::trail::Trail;
+use super::{Outlook, Replica, Route, Side, Target};
 use crate::domain::DatabaseIdentity;
-use crate::store::wire::{Connection, SessionSettings, WireError};
+use crate::store::wire::{SessionSettings, WireError};
 
 /// A primary is asked at least so often: the replica's lag is known to within it,
 /// and a promoted standby is found within it.
 const ASK_EVERY_MAX: Duration = Duration::from_millis(200);
 /// While no server takes writes, and between attempts to reach one.
 const ASK_EVERY_MIN: Duration = Duration::from_millis(50);
-/// Positions of the primary that are remembered, to tell how far a replica is behind.
-const SAMPLES_MAX: usize = 4_096;
 
 /// Of a server that has had no time to answer.
 const UNASKED: &str = "not asked yet";
@@ -65,8 +64,8 @@ pub struct Lookout {
     started: Instant,
     /// The newest history written to.
     seen: Option<DatabaseIdentity>,
-    /// Where the primary's WAL was, and when at the latest; the newest last.
-    samples: VecDeque<(Instant, u64)>,
+    /// Where the primary's WAL was.
+    trail: Trail,
     /// The last replica there was.
     replica: Option<Target>,
 }
@@ -83,13 +82,6 @@ struct Watched {
     /// The last answer, and when it was asked for.
     answer: Option<(Instant, Facts)>,
     trouble: String,
-}
-
-/// A connection to ask through.
-#[derive(Debug)]
-struct Ear {
-    connection: Connection,
-    catalog: &'static dyn Catalog,
 }
 
 /// Something that was waited for.
@@ -140,7 +132,7 @@ impl Lookout {
             outlook: sender,
             started: Instant::now(),
             seen: None,
-            samples: VecDeque::new(),
+            trail: Trail::default(),
             replica: None,
         };
         (lookout, primary, replica)
@@ -247,19 +239,14 @@ impl Lookout {
         Box::pin(async move {
             let ear = match ear {
                 // What ends meanwhile ends the pause: a server that dies says so.
-                Some(mut ear) => ear
-                    .connection
-                    .stay_quiet(pause)
-                    .await
-                    .is_ok()
-                    .then_some(ear),
+                Some(mut ear) => ear.stays_open(pause).await.then_some(ear),
                 None => {
                     tokio::time::sleep(pause).await;
                     None
                 }
             };
             let asked_at = Instant::now();
-            let answer = tokio::time::timeout(patience, listen(&settings, &target, ear)).await;
+            let answer = tokio::time::timeout(patience, ear::listen(&settings, &target, ear)).await;
             let answer = answer.unwrap_or(Err(WireError::Timeout(patience)));
             Step::Asked {
                 id,
@@ -341,7 +328,7 @@ impl Lookout {
             (before != now, was.map(|(target, _)| target.to_string()))
         };
         if changed {
-            self.samples.clear();
+            self.trail.clear();
         }
         self.take_sample(primary.as_ref().map(|(target, _)| target));
         let trouble = match &primary {
@@ -435,28 +422,16 @@ impl Lookout {
         choose(self.seen, &candidates).map(|chosen| places[chosen].clone())
     }
 
-    /// Whatever was committed before that moment is at or before that position.
+    /// Remembers where the primary's WAL was.
     fn take_sample(&mut self, primary: Option<&Target>) {
         let answer = self.watched.iter().find_map(|watched| {
             let is_primary = watched.side == Side::Primary && Some(&watched.target) == primary;
             watched.answer.filter(|_| is_primary)
         });
-        let Some((asked_at, facts)) = answer else {
-            return;
-        };
-        if self.samples.back().is_some_and(|(at, _)| asked_at <= *at) {
-            return;
+        if let Some((asked_at, facts)) = answer {
+            let keep = self.settings.replica_lag_max.saturating_mul(2);
+            self.trail.add(asked_at, facts.lsn, keep);
         }
-        let keep = self.settings.replica_lag_max.saturating_mul(2);
-        while self.samples.len() >= SAMPLES_MAX
-            || self
-                .samples
-                .front()
-                .is_some_and(|(at, _)| keep < at.elapsed())
-        {
-            self.samples.pop_front();
-        }
-        self.samples.push_back((asked_at, facts.lsn));
     }
 
     /// The replica that stays fresh for longest, the present one if it is fresh.
@@ -472,7 +447,8 @@ impl Lookout {
             let Some((asked_at, facts)) = watched.answer else {
                 continue;
             };
-            let Some(as_of) = primary.and_then(|primary| self.as_of(primary, asked_at, &facts))
+            let Some(as_of) =
+                primary.and_then(|primary| self.trail.as_of(primary, asked_at, &facts))
             else {
                 continue;
             };
@@ -497,34 +473,6 @@ impl Lookout {
         (best.map(|(_, replica)| replica), least_lag)
     }
 
-    /// A moment such that the server had everything committed before it. None: it
-    /// is not known to follow this primary.
-    fn as_of(
-        &self,
-        primary: DatabaseIdentity,
-        asked_at: Instant,
-        facts: &Facts,
-    ) -> Option<Instant> {
-        if facts.system_identifier != primary.system_identifier {
-            return None;
-        }
-        if !facts.recovering {
-            // The primary itself, by another name.
-            return (facts.identity() == Some(primary)).then_some(asked_at);
-        }
-        // Without a receiver it may be on a branch that the primary left.
-        let follows = facts.receiving
-            && facts
-                .receives_timeline
-                .is_none_or(|timeline| timeline == primary.timeline);
-        let mut had = self
-            .samples
-            .iter()
-            .rev()
-            .filter(|(_, lsn)| *lsn <= facts.lsn);
-        had.next().map(|(at, _)| *at).filter(|_| follows)
-    }
-
     /// Why nobody takes writes.
     fn trouble(&self) -> String {
         let mut all = Vec::new();
@@ -547,26 +495,4 @@ impl Lookout {
         }
         all.join("; ")
     }
-}
-
-/// Connects if need be, and asks.
-async fn listen(
-    settings: &SessionSettings,
-    target: &Target,
-    ear: Option<Box<Ear>>,
-) -> Result<(Box<Ear>, Facts), WireError> {
-    let mut ear = match ear {
-        Some(ear) => ear,
-        None => {
-            let lifeline = Lifeline::default();
-            let mut connection = Connection::connect(settings, target, lifeline).await?;
-            let catalog = facts::catalog(&mut connection).await?;
-            Box::new(Ear {
-                connection,
-                catalog,
-            })
-        }
-    };
-    let facts = facts::ask(&mut ear.connection, ear.catalog).await?;
-    Ok((ear, facts))
 }

@@ -9,9 +9,11 @@
 
 mod choose;
 mod durability;
+mod ear;
 mod facts;
 mod lookout;
 mod named;
+mod trail;
 
 use std::fmt;
 use std::net::IpAddr;
