@@ -64,10 +64,11 @@ def room(options):
     if mine >= least:
         return mine, None
     what = f"{gib(free)} are free on the disk of {options.work}, and {gib(options.leave)} must be left"
-    fits = max(0, (mine - WAL_BYTES) / BYTES_PER_TRANSFER / (options.minutes * 60))
+    fits = int((mine - WAL_BYTES) / BYTES_PER_TRANSFER / (options.minutes * 60))
+    slower = f", fewer --minutes, or --rate {fits}" if fits >= 1 else ""
     return mine, (
         f"{what}: too little for about {gib(least)}. Nothing was started. "
-        f"Give --work a larger disk, a smaller --disk-leave, fewer --minutes, or --rate {int(fits)}"
+        f"Give --work a larger disk, a smaller --disk-leave{slower}"
     )
 
 
