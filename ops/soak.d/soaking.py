@@ -17,7 +17,7 @@ from load import Load
 from machine import free_ports
 from postgres import Node
 from services import Engine, Redis
-from stage import SPECIAL, Stage, database_url, make_ledger
+from stage import Stage, as_json, database_url, make_ledger
 
 SCENARIO = Path(__file__).resolve().parent / "scenario.toml"
 ROLE = "engine_app"
@@ -64,10 +64,11 @@ def room(options):
     if mine >= least:
         return mine, None
     what = f"{gib(free)} are free on the disk of {options.work}, and {gib(options.leave)} must be left"
-    fits = max(0, (mine - WAL_BYTES) / BYTES_PER_TRANSFER / (options.minutes * 60))
+    fits = int((mine - WAL_BYTES) / BYTES_PER_TRANSFER / (options.minutes * 60))
+    slower = f", fewer --minutes, or --rate {fits}" if fits >= 1 else ""
     return mine, (
         f"{what}: too little for about {gib(least)}. Nothing was started. "
-        f"Give --work a larger disk, a smaller --disk-leave, fewer --minutes, or --rate {int(fits)}"
+        f"Give --work a larger disk, a smaller --disk-leave{slower}"
     )
 
 
@@ -170,7 +171,9 @@ class Soak(Stage):
         self.promise_flat()
         self.promise_bounded()
         self.promise_answered()
-        self.say("  reconciling: loadtest verify, engine verify")
+        # Reconciling takes minutes: what was measured is safe from a Ctrl-C in them.
+        (options.out / "measured.json").write_text(as_json(self.document()))
+        self.say("  reconciling: loadtest verify, engine verify; a look at each of millions of transfers")
         url = self.primary.url("engine_read")
         verdict = self.load.reconcile(url, self.engines[0].port, VERIFY_SECONDS_MAX)
         self.ended["verify"] = verdict

@@ -121,7 +121,11 @@ class Options(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             options = main.parse(["--work", folder, "--rate", "1000000000"])
             _, complaint = soaking.room(options)
-            self.assertRegex(complaint, r"Nothing was started\. .*--rate \d+")
+            self.assertIn("Nothing was started", complaint)
+            options = main.parse(["--work", folder, "--rate", "1000000000", "--disk-leave", "0"])
+            self.assertRegex(soaking.room(options)[1], r"--rate [1-9]\d*$")
+            options = main.parse(["--work", folder, "--disk-leave", "1024TiB"])
+            self.assertNotIn("--rate", soaking.room(options)[1])
             self.assertIsNone(soaking.room(main.parse(["--work", folder, "--disk-leave", "0"]))[1])
 
 
