@@ -71,7 +71,7 @@ def parse(arguments):
         "broke. Everything but the report is removed, also after Ctrl-C.",
         epilog="Examples:\n"
         "  ops/soak                                      half an hour as fast as it goes\n"
-        "  ops/soak --minutes 10 --rate 8000             a constant rate; disk: about 700 bytes a transfer\n"
+        "  ops/soak --minutes 10 --rate 8000             a constant rate; disk: about 800 bytes a transfer\n"
         "  ops/soak --rate 60000 --users 4096            above what it can do: most is refused\n"
         "  ops/soak --set ENGINE_QUEUE_DEPTH_MAX=16384   another setting of the engine",
     )

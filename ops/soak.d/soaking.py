@@ -25,7 +25,7 @@ INTERVAL_S = 5
 # Long enough to see what the rate is.
 FORECAST_S = 60
 # With the journal, both indexes, the key and its index, and the log between two checkpoints.
-BYTES_PER_TRANSFER = 700
+BYTES_PER_TRANSFER = 800
 WAL_BYTES = 4 << 30
 # A look at tens of millions of rows takes minutes.
 VERIFY_SECONDS_MAX = 3600
