@@ -157,7 +157,7 @@ release() {
 }
 
 cluster() {
-    local context path name values
+    local context path name region values
     for name in helm kubectl; do
         command -v "$name" >/dev/null || missing "$name is not there"
     done
@@ -169,10 +169,8 @@ cluster() {
             contexts+=("$name")
         done < <(python3 -c '
 import json, sys
-regions = json.load(open(sys.argv[1])).get("regions", {}).get("value") or {}
-for region, it in regions.items():
-    name = it.get("cluster_name") or (it.get("cluster") or {}).get("name") if isinstance(it.get("cluster"), dict) else it.get("cluster_name") or it.get("cluster")
-    print(name, region)
+for region, it in json.load(open(sys.argv[1])).get("regions", {}).get("value", {}).items():
+    print(it["cluster"]["name"], region)
 ' "$outputs")
     fi
     [ ${#contexts[@]} -gt 0 ] || wrong "which cluster? --context NAME, or --terraform-output FILE with clusters in it"
