@@ -18,7 +18,7 @@ sys.path[:0] = [str(HERE / "check.d"), str(HERE.parent / "drill.d")]
 import queries  # noqa: E402
 from machine import free_ports  # noqa: E402
 from processes import Processes  # noqa: E402
-from servers import Prometheus, Sink, get, start_alertmanager, start_exporters  # noqa: E402
+from servers import Prometheus, Sink, get, start_alertmanager, start_exporters, wait_for  # noqa: E402
 
 
 class Room:
@@ -57,6 +57,7 @@ def read(folder):
         prometheus = Prometheus(room, ports[5], hurry=False)
         prometheus.configure({"alertmanager": [(f"127.0.0.1:{ports[4]}", {})]})
         prometheus.start()
+        wait_for("Prometheus knows Alertmanager", lambda: prometheus.api("alertmanagers")["activeAlertmanagers"], 30)
         pages = queries.Pages()
         pages.add(get(os.environ["ENGINE_ADMIN_URL"] + "/metrics"))
         for port in ports:

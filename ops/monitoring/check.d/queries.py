@@ -177,10 +177,11 @@ def wrong_in_dashboards(root=HERE):
                     break
             if panel["type"] != "row" and not panel.get("targets"):
                 yield f"{name}: {title} asks for nothing"
-            for target in panel.get("targets", []):
-                uid = re.fullmatch(r"\$\{(\w+)\}", target["datasource"]["uid"])
+            for asked in [panel, *panel.get("targets", [])] if panel["type"] != "row" else []:
+                uid = re.fullmatch(r"\$\{(\w+)\}", asked["datasource"]["uid"])
                 if not uid or uid[1] not in variables:
-                    yield f"{name}: {title} asks {target['datasource']['uid']}, which is no variable of it"
+                    yield f"{name}: {title} asks {asked['datasource']['uid']}, which is no variable of it"
+            for target in panel.get("targets", []):
                 for used in re.findall(r"\$\{?([a-z]\w*)\}?", target["expr"]):
                     if used not in variables and not used.startswith("__"):
                         yield f"{name}: {title} uses ${used}, which is no variable of it"
