@@ -9,6 +9,7 @@ sees of a distant region, what Kubernetes tells.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from rules import alerts  # noqa: E402
 from servers import Prometheus, Sink, get, start_alertmanager, start_exporters, wait_for  # noqa: E402
 from services import Engine, call  # noqa: E402
 from stage import SPECIAL, Stage, database_url  # noqa: E402
+from static import LOG_FIELDS  # noqa: E402
 
 JOB_METRICS = HERE / "job-metrics"
 FIRES_SECONDS_MAX = 45
@@ -58,7 +60,7 @@ class Scene:
         stage.build_redis()
         settings = {
             "ENGINE_DURABILITY": "sync-standby", "ENGINE_QUEUE_DEPTH_MAX": "8192", "ENGINE_DATABASE_POOL_SIZE": "2",
-            "ENGINE_BODY_BYTES_IN_FLIGHT_MAX": "8MiB", "ENGINE_LOG_FORMAT": "json",
+            "ENGINE_BODY_BYTES_IN_FLIGHT_MAX": "8MiB", "ENGINE_LOG_FORMAT": "json", "ENGINE_ACCESS_LOG": "errors",
             "ENGINE_DATABASE_READ_URL": database_url([stage.nodes["b"].port]),
         }  # fmt: skip
         stage.build_engines(engine_settings=settings)
@@ -161,6 +163,18 @@ class Scene:
                 if not self.prometheus.api("series", **{"match[]": selector.name}):
                     self.problems.append(f"{what}: nothing serves {selector.name}")
         say(f"   {len(asked)} metrics of rules, dashboards and runbooks are there")
+
+    def assert_log(self):
+        """The fields that log shipping knows are those of real lines, each line an object."""
+        found = set()
+        for line in (self.place.work / "engine-1.log").read_text().splitlines():
+            try:
+                found |= set(json.loads(line))
+            except ValueError:
+                self.problems.append(f"a line of the engine's log is no JSON: {line[:200]}")
+                break
+        if LOG_FIELDS - found:
+            self.problems.append(f"no line of the engine's log has {', '.join(sorted(LOG_FIELDS - found))}")
 
     def assert_told(self):
         """A page reached the pager and the team, the heartbeat its service, and inhibition held."""
@@ -462,6 +476,7 @@ def main():
                 except Exception:  # the next cause may still tell something
                     scene.problems.append(f"{cause.__name__}: {traceback.format_exc()}")
             scene.assert_rules()
+            scene.assert_log()
             if not options.only:
                 scene.assert_told()
                 wanted = {name for name in alerts() if name.startswith("Engine")}

@@ -12,7 +12,7 @@ import files  # noqa: E402
 import rules  # noqa: E402
 from rules import HERE  # noqa: E402
 
-# Of the engine's log in JSON, beside what an event adds; test_check.py compares with real lines.
+# Of the engine's log in JSON, beside what an event adds; live.py compares with real lines.
 LOG_FIELDS = {"timestamp", "level", "message", "target", "check", "detail", "code"}
 
 
