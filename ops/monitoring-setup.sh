@@ -91,6 +91,7 @@ certificate_targets() {
 
 host() {
     local package absent=() path
+    [ -n "$dry$root" ] || [ "$(id -u)" = 0 ] || wrong "this writes to /etc: run it as root, or with --dry-run"
     for package in prometheus prometheus-alertmanager prometheus-node-exporter prometheus-postgres-exporter \
         prometheus-redis-exporter prometheus-blackbox-exporter; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || absent+=("$package")
@@ -114,6 +115,10 @@ host() {
     alertmanager_file | put "$etc/alertmanager.yml" 644
     [ -z "$pagerduty" ] || put "$etc/secrets/pagerduty-key" 640 <"$pagerduty"
     [ -z "$slack" ] || put "$etc/secrets/slack-url" 640 <"$slack"
+    # Alertmanager runs as prometheus and reads them at each message.
+    if [ -z "$dry" ] && [ -d "$etc/secrets" ] && getent group prometheus >/dev/null; then
+        chgrp -R prometheus "$etc/secrets"
+    fi
     # Loopback: these pages have no authentication. 30 days of metrics, as of logs.
     put "$root/etc/default/prometheus" 644 <<<'ARGS="--web.listen-address=127.0.0.1:9090 --storage.tsdb.retention.time=30d"'
     put "$root/etc/default/prometheus-alertmanager" 644 <<<'ARGS="--web.listen-address=127.0.0.1:9093 --cluster.listen-address="'
