@@ -166,6 +166,9 @@ class Scene:
 
     def assert_log(self):
         """The fields that log shipping knows are those of real lines, each line an object."""
+        # A line of the access log.
+        self.stage.engines[0].call("POST", "/transaction", {"from": 1, "to": 1, "amount": 1})
+        time.sleep(1)
         found = set()
         for line in (self.place.work / "engine-1.log").read_text().splitlines():
             try:
