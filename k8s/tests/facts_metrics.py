@@ -13,7 +13,7 @@ from objects import label, name_of, named, of_kind, selects
 # What other exporters serve; the monitoring checks ask those themselves.
 ELSEWHERE = ("up", "kube_", "rollout_", "node_", "pg_", "redis_", "istio_", "container_", "probe_", "alertmanager_",
              "prometheus_", "ALERTS", "aws_", "certmanager_", "kubelet_", "pgbackrest_", "backup_", "loki_", "envoy_",
-             "analysis_run_", "scrape_", "externalsecret_", "drill_")  # fmt: skip
+             "analysis_run_", "scrape_", "externalsecret_", "drill_", "ops_")  # fmt: skip
 # Of Prometheus and the operator, on every series.
 TARGET_LABELS = {"job", "instance", "namespace", "pod", "service", "container", "endpoint",
                  "rollouts_pod_template_hash", "app_kubernetes_io_version"}  # fmt: skip

@@ -1,0 +1,102 @@
+"""ops/monitoring-setup.sh with programs that only note how they were called."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+HERE = Path(__file__).resolve().parents[1]
+SCRIPT = HERE.parent / "monitoring-setup.sh"
+NOTED = ("helm", "kubectl", "aws", "systemctl", "apt-get", "dpkg-query", "sudo")
+
+
+class Setup(unittest.TestCase):
+    def setUp(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="setup."))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.root, self.calls = self.folder / "root", self.folder / "calls"
+        programs = self.folder / "bin"
+        programs.mkdir()
+        for name in NOTED:
+            answer = {"dpkg-query": "echo install ok installed", "kubectl": "printf 'kind: X\\nmetadata:\\n  name: x\\n'", "sudo": '"$@"'}.get(name, ":")
+            path = programs / name
+            # What is applied is noted too.
+            reads = 'case "$*" in *apply*) cat >>"$CALLS" ;; esac' if name == "kubectl" else ""
+            path.write_text(f'#!/bin/sh\necho "{name} $*" >>"$CALLS"\n{reads}\n{answer}\n')
+            path.chmod(0o755)
+        self.env = {"PATH": f"{programs}:{os.environ['PATH']}", "CALLS": str(self.calls), "MONITORING_ROOT": str(self.root), "TMPDIR": str(self.folder)}
+
+    def run_it(self, *arguments):
+        self.calls.write_text("")
+        done = subprocess.run([SCRIPT, *map(str, arguments)], env=self.env, capture_output=True, text=True)
+        return done, self.calls.read_text()
+
+    def files(self):
+        return {path.relative_to(self.root).as_posix(): path.read_text() for path in self.root.rglob("*") if path.is_file()}
+
+    def key(self):
+        path = self.folder / "key"
+        path.write_text("a-key")
+        return path
+
+    def test_a_host_is_set_up_once(self):
+        arguments = ["host", "--engine", "10.0.0.1:9464", "--engine", "10.0.0.2:9464", "--certificate", "https://e.example/health", "--pagerduty-key-file", self.key(),
+                     "--heartbeat-url", "https://beat.example/x", "--runbook-base", "https://git.example/r/", "--postgres-url", "postgres://m@db/ledger"]  # fmt: skip
+        done, calls = self.run_it(*arguments)
+        self.assertEqual(0, done.returncode, done.stderr)
+        self.assertIn("systemctl restart prometheus\n", calls)
+        files = self.files()
+        self.assertIn("10.0.0.2:9464", files["etc/prometheus/targets/engine.yaml"])
+        self.assertIn("https://e.example/health", files["etc/prometheus/targets/certificates.yaml"])
+        self.assertIn("runbook_url: https://git.example/r/ops/monitoring/runbooks/EngineDown.md", files["etc/prometheus/rules/engine.yaml"])
+        self.assertIn("https://beat.example/x", files["etc/prometheus/alertmanager.yml"])
+        self.assertEqual("a-key", files["etc/prometheus/secrets/pagerduty-key"])
+        self.assertEqual(0, (self.root / "etc/prometheus/secrets/pagerduty-key").stat().st_mode & 0o007)
+        again, calls = self.run_it(*arguments)
+        self.assertEqual(0, again.returncode, again.stderr)
+        self.assertIn("nothing changed", again.stderr)
+        self.assertNotIn("systemctl", calls)
+        self.assertNotIn("apt-get", calls)
+        self.assertEqual(files, self.files())
+
+    def test_a_dry_run_does_nothing(self):
+        done, calls = self.run_it("host", "--dry-run")
+        self.assertEqual(0, done.returncode, done.stderr)
+        self.assertIn("would write", done.stderr)
+        self.assertFalse(self.root.exists())
+        self.assertNotIn("systemctl", calls)
+
+    def test_clusters_come_from_terraform(self):
+        output = self.folder / "output.json"
+        output.write_text(json.dumps({"regions": {"value": {"us-east-1": {"cluster": {"name": "east"}}, "us-west-2": {"cluster": {"name": "west"}}}}}))
+        done, calls = self.run_it("cluster", "--terraform-output", output, "--slack-url-file", self.key())
+        self.assertEqual(0, done.returncode, done.stderr)
+        for name, region in (("east", "us-east-1"), ("west", "us-west-2")):
+            self.assertIn(f"aws eks update-kubeconfig --name {name} --region {region}", calls)
+            self.assertIn(f"helm upgrade --install loki loki --kube-context {name} --namespace monitoring --create-namespace --repo https://grafana.github.io/helm-charts --version 6.", calls)
+        for path in (HERE / "dashboards").glob("*.json"):
+            self.assertIn(f"create configmap dashboard-{path.stem} ", calls)
+        self.assertIn('labels: {grafana_dashboard: "1"}', calls)
+        self.assertIn("alertmanager-receivers", calls)
+        done, calls = self.run_it("cluster", "--dry-run", "--terraform-output", output)
+        self.assertEqual((0, ""), (done.returncode, calls), done.stderr)
+
+    def test_a_failing_step_fails_the_script(self):
+        (self.folder / "bin/helm").write_text("#!/bin/sh\nexit 3\n")
+        done, _ = self.run_it("cluster", "--context", "c")
+        self.assertNotEqual(0, done.returncode)
+
+    def test_what_is_asked_wrongly_exits_64(self):
+        for arguments in ([], ["hosts"], ["host", "--engin", "x"], ["cluster"], ["host", "--slack-url-file", "/no/such"], ["host", "--engine"]):
+            with self.subTest(arguments=arguments):
+                self.assertEqual(64, self.run_it(*arguments)[0].returncode)
+                self.assertFalse(self.root.exists())
+
+
+if __name__ == "__main__":
+    unittest.main()
