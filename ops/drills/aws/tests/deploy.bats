@@ -6,6 +6,9 @@
 root=$BATS_TEST_DIRNAME/../../../..
 image=123456789012.dkr.ecr.us-east-1.amazonaws.com/engine-production@sha256:$(printf 'a%.0s' $(seq 64))
 
+# Fails when grep finds it; `! grep` alone fails no test.
+absent() { ! grep -q "$@"; }
+
 setup() {
     state=$BATS_TEST_TMPDIR/state
     calls=$state/calls
@@ -66,11 +69,13 @@ upgrades() { grep -c ' upgrade ' "$calls" || true; }
 
 @test "deploy: a tag is no image, and a typo is no environment" {
     run "$root/ops/deploy.sh" --environment production --outputs "$outputs" --image engine:1.2.3 --yes
-    [ "$status" -eq 64 ] && [[ $output == *"a tag could be another image"* ]]
+    [ "$status" -eq 64 ]
+    [[ $output == *"a tag could be another image"* ]]
     run "$root/ops/deploy.sh" --environment prod --outputs "$outputs" --image "$image" --yes
     [ "$status" -eq 64 ]
     deploy --region eu-central-1 --yes
-    [ "$status" -eq 1 ] && [ "$(upgrades)" = 0 ]
+    [ "$status" -eq 1 ]
+    [ "$(upgrades)" = 0 ]
 }
 
 @test "deploy: one region after the other, and a second run does nothing" {
@@ -78,45 +83,59 @@ upgrades() { grep -c ' upgrade ' "$calls" || true; }
     [ "$status" -eq 0 ]
     [ "$(grep ' upgrade ' "$calls" | grep -o 'engine-production-us-[a-z]*-[0-9]' | uniq | tr '\n' ' ')" = "engine-production-us-west-2 engine-production-us-east-1 " ]
     deploy --yes
-    [ "$status" -eq 0 ] && [[ $output == *"nothing to do"* ]] && [ "$(upgrades)" = 2 ]
+    [ "$status" -eq 0 ]
+    [[ $output == *"nothing to do"* ]]
+    [ "$(upgrades)" = 2 ]
 }
 
 @test "deploy: a dry run changes nothing" {
     deploy --dry-run
-    [ "$status" -eq 0 ] && [[ $output == *"+ h upgrade"* ]] && [ "$(upgrades)" = 0 ]
+    [ "$status" -eq 0 ]
+    [[ $output == *"+ h upgrade"* ]]
+    [ "$(upgrades)" = 0 ]
 }
 
 @test "deploy: without a terminal nobody is asked" {
     deploy </dev/null
-    [ "$status" -eq 1 ] && [ "$(upgrades)" = 0 ]
+    [ "$status" -eq 1 ]
+    [ "$(upgrades)" = 0 ]
 }
 
 @test "deploy: a rollout that goes back ends it before the next region" {
     rollout Degraded
     deploy --yes
-    [ "$status" -eq 1 ] && [[ $output == *"Degraded"* ]] && [ "$(upgrades)" = 1 ]
+    [ "$status" -eq 1 ]
+    [[ $output == *"Degraded"* ]]
+    [ "$(upgrades)" = 1 ]
 }
 
 @test "deploy: a rollout of before is not taken for this one's" {
     printf '{"metadata":{"generation":8},"status":{"observedGeneration":"7","phase":"Healthy"}}' >"$state/rollout.json"
     deploy --yes
-    [ "$status" -eq 1 ] && [[ $output == *"Progressing after 2 s"* ]]
+    [ "$status" -eq 1 ]
+    [[ $output == *"Progressing after 2 s"* ]]
 }
 
 @test "deploy: healthy pods behind an edge that does not answer fail" {
     echo -n 503 >"$state/health"
     deploy --yes
-    [ "$status" -eq 1 ] && [[ $output == *"does not answer 200"* ]]
+    [ "$status" -eq 1 ]
+    [[ $output == *"does not answer 200"* ]]
 }
 
 @test "deploy: a migration is refused without the word, and then goes everywhere at once" {
     for region in us-east-1 us-west-2; do echo -n "image sha256:b, migrations to V1, settings x" >"$state/engine-production-$region"; done
     deploy --region us-west-2 --yes
-    [ "$status" -eq 1 ] && [[ $output == *"--with-migration"* ]] && [ "$(upgrades)" = 0 ]
+    [ "$status" -eq 1 ]
+    [[ $output == *"--with-migration"* ]]
+    [ "$(upgrades)" = 0 ]
     deploy --region us-west-2 --with-migration --yes
-    [ "$status" -eq 1 ] && [[ $output == *"leave --region out"* ]] && [ "$(upgrades)" = 0 ]
+    [ "$status" -eq 1 ]
+    [[ $output == *"leave --region out"* ]]
+    [ "$(upgrades)" = 0 ]
     deploy --with-migration --yes
-    [ "$status" -eq 0 ] && [ "$(grep -c promoteFull "$calls")" = 2 ]
+    [ "$status" -eq 0 ]
+    [ "$(grep -c promoteFull "$calls")" = 2 ]
     # Both are upgraded before the first is waited for.
     [ "$(grep -n 'get rollout' "$calls" | head -n 1 | cut -d : -f 1)" -gt "$(grep -n ' upgrade ' "$calls" | tail -n 1 | cut -d : -f 1)" ]
 }
@@ -124,24 +143,32 @@ upgrades() { grep -c ' upgrade ' "$calls" || true; }
 @test "deploy: an older release than the schema is refused" {
     echo -n "image sha256:b, migrations to V99, settings x" >"$state/engine-production-us-west-2"
     deploy --yes
-    [ "$status" -eq 1 ] && [[ $output == *"forward only"* ]] && [ "$(upgrades)" = 0 ]
+    [ "$status" -eq 1 ]
+    [[ $output == *"forward only"* ]]
+    [ "$(upgrades)" = 0 ]
 }
 
 @test "setup: all of it once, and nothing the second time" {
     cd "$BATS_TEST_TMPDIR"
     run "$root/ops/setup.sh" --environment production --outputs "$state/outputs.json" --state-bucket my-state --dry-run
-    [ "$status" -eq 0 ] && ! grep -q ' apply ' "$calls"
+    [ "$status" -eq 0 ]
+    absent ' apply ' "$calls"
     run "$root/ops/setup.sh" --environment production --outputs "$state/outputs.json" --state-bucket my-state --yes
     echo "$output"
-    [ "$status" -eq 0 ] && grep -q 'create-service-linked-role' "$calls" && grep -q 'bucket_name=my-state' "$calls"
+    [ "$status" -eq 0 ]
+    grep -q 'create-service-linked-role' "$calls"
+    grep -q 'bucket_name=my-state' "$calls"
     : >"$calls"
     run "$root/ops/setup.sh" --environment production --outputs "$state/outputs.json" --state-bucket my-state --yes
-    [ "$status" -eq 0 ] && ! grep -q ' apply ' "$calls" && ! grep -q create-service-linked-role "$calls"
+    [ "$status" -eq 0 ]
+    absent ' apply ' "$calls"
+    absent create-service-linked-role "$calls"
 }
 
 @test "setup: without a terminal nobody is asked, and a bad name is refused" {
     run "$root/ops/setup.sh" --environment production --outputs "$state/outputs.json" --state-bucket my-state </dev/null
-    [ "$status" -eq 1 ] && ! grep -q ' apply ' "$calls"
+    [ "$status" -eq 1 ]
+    absent ' apply ' "$calls"
     run "$root/ops/setup.sh" --environment production --state-bucket 'My State'
     [ "$status" -eq 64 ]
 }

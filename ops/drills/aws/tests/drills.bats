@@ -7,6 +7,9 @@ drills=$BATS_TEST_DIRNAME/..
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
+# Fails when grep finds it; `! grep` alone fails no test.
+absent() { ! grep -q "$@"; }
+
 # Each test has a world of its own: what one drill moves must not help the next.
 setup() {
     local emulator_port health_port
@@ -61,10 +64,12 @@ inverted() { api route53 list-health-checks --query 'HealthChecks[?HealthCheckCo
 
 @test "targets that terraform does not have are told, and nothing is done" {
     drill simulate_rds_failover.sh --region eu-central-1 --yes
-    [ "$status" -eq 1 ] && [[ $output == *"knows no region"* ]]
+    [ "$status" -eq 1 ]
+    [[ $output == *"knows no region"* ]]
     echo '{}' >"$outputs"
     drill simulate_rds_failover.sh --yes
-    [ "$status" -eq 1 ] && [[ $output == *"has no output for .primary_region.value"* ]]
+    [ "$status" -eq 1 ]
+    [[ $output == *"has no output for .primary_region.value"* ]]
     : >"$outputs"
     drill test_redis_replication.sh --yes
     [ "$status" -eq 1 ]
@@ -73,33 +78,38 @@ inverted() { api route53 list-health-checks --query 'HealthChecks[?HealthCheckCo
 @test "without a terminal nobody is asked, and nothing is done" {
     before=$(writer_instance)
     drill simulate_rds_failover.sh </dev/null
-    [ "$status" -eq 1 ] && [[ $output == *"Give --yes"* ]]
+    [ "$status" -eq 1 ]
+    [[ $output == *"Give --yes"* ]]
     [ "$(writer_instance)" = "$before" ]
 }
 
 @test "rds: another instance becomes the writer" {
     before=$(writer_instance)
     drill simulate_rds_failover.sh --yes
-    [ "$status" -eq 0 ] && [[ $output == *"RTO "*" s"* ]]
+    [ "$status" -eq 0 ]
+    [[ $output == *"RTO "*" s"* ]]
     [ "$(writer_instance)" != "$before" ]
 }
 
 @test "rds: a dry run changes nothing" {
     before=$(writer_instance)
     drill simulate_rds_failover.sh --dry-run
-    [ "$status" -eq 0 ] && [[ $output == *"+ aws rds failover-db-cluster"* && $output == *"nothing was changed"* ]]
+    [ "$status" -eq 0 ]
+    [[ $output == *"+ aws rds failover-db-cluster"* && $output == *"nothing was changed"* ]]
     [ "$(writer_instance)" = "$before" ]
 }
 
 @test "rds: engines that do not come back fail the drill" {
     touch "$ill"
     drill simulate_rds_failover.sh --yes --timeout 2
-    [ "$status" -eq 1 ] && [[ $output == *"not within 2 s: $health answers 200"* ]]
+    [ "$status" -eq 1 ]
+    [[ $output == *"not within 2 s: $health answers 200"* ]]
 }
 
 @test "rds: the writer moves to the other region, and not to where it is" {
     drill simulate_rds_failover.sh --kind switchover --region us-east-1 --yes
-    [ "$status" -eq 1 ] && [[ $output == *"has the writer already"* ]]
+    [ "$status" -eq 1 ]
+    [[ $output == *"has the writer already"* ]]
     drill simulate_rds_failover.sh --kind switchover --region us-west-2 --yes
     [ "$status" -eq 0 ]
     [[ $(writer_cluster) == *us-west-2* ]]
@@ -108,7 +118,8 @@ inverted() { api route53 list-health-checks --query 'HealthChecks[?HealthCheckCo
 @test "route53: the name leads elsewhere and back, and the check is put back" {
     start_dns
     drill test_route53_failover.sh --resolver 127.0.0.1 --dns-port "$dns_port" --yes
-    [ "$status" -eq 0 ] && [[ $output == *"RTO "*"back after"* ]]
+    [ "$status" -eq 0 ]
+    [[ $output == *"RTO "*"back after"* ]]
     [ -z "$(inverted)" ]
 }
 
@@ -119,7 +130,8 @@ inverted() { api route53 list-health-checks --query 'HealthChecks[?HealthCheckCo
     record=$(api route53 list-resource-record-sets --hosted-zone-id "$zone" --output json | jq -c '.ResourceRecordSets[] | select(.Failover == "SECONDARY")')
     api route53 change-resource-record-sets --hosted-zone-id "$zone" --change-batch "{\"Changes\": [{\"Action\": \"DELETE\", \"ResourceRecordSet\": $record}]}"
     drill test_route53_failover.sh --resolver 127.0.0.1 --dns-port "$dns_port" --yes --timeout 3
-    [ "$status" -eq 1 ] && [[ $output == *"not within 3 s"*"putting the health check back"* ]]
+    [ "$status" -eq 1 ]
+    [[ $output == *"not within 3 s"*"putting the health check back"* ]]
     [ -z "$(inverted)" ]
 }
 
@@ -132,34 +144,40 @@ inverted() { api route53 list-health-checks --query 'HealthChecks[?HealthCheckCo
 
 @test "lambda: check tells facts and refusals, and changes nothing" {
     drill test_lambda_failover.sh
-    [ "$status" -eq 0 ] && [[ $output == *"confirm with force"* ]]
+    [ "$status" -eq 0 ]
+    [[ $output == *"confirm with force"* ]]
     [[ $(writer_cluster) == *us-east-1* ]]
 }
 
 @test "lambda: a healthy region is not failed over without confirmation" {
     drill test_lambda_failover.sh --action failover --yes
-    [ "$status" -eq 1 ] && [[ $output == *"the function says refused"* ]]
+    [ "$status" -eq 1 ]
+    [[ $output == *"the function says refused"* ]]
     [[ $(writer_cluster) == *us-east-1* ]]
 }
 
 @test "lambda: a planned switchover, run by the function itself" {
     drill test_lambda_failover.sh --action switchover --dry-run
-    [ "$status" -eq 0 ] && [[ $(writer_cluster) == *us-east-1* ]]
+    [ "$status" -eq 0 ]
+    [[ $(writer_cluster) == *us-east-1* ]]
     drill test_lambda_failover.sh --action switchover --yes
-    [ "$status" -eq 0 ] && [[ $output == *"RTO "* ]]
+    [ "$status" -eq 0 ]
+    [[ $output == *"RTO "* ]]
     [[ $(writer_cluster) == *us-west-2* ]]
 }
 
 @test "lambda: a lost region is fenced and replaced" {
     touch "$ill"
     drill test_lambda_failover.sh --action failover --confirm force,accept_loss --yes
-    [ "$status" -eq 0 ] && [[ $output == *'"fence": "up"'* ]]
+    [ "$status" -eq 0 ]
+    [[ $output == *'"fence": "up"'* ]]
     [[ $(writer_cluster) == *us-west-2* ]]
 }
 
 @test "backups: they are there, and one comes back and is deleted again" {
     drill test_backups.sh --restore yes --yes
-    [ "$status" -eq 0 ] && [[ $output == *"RTO of a restore"* ]]
+    [ "$status" -eq 0 ]
+    [[ $output == *"RTO of a restore"* ]]
     [ "$(api rds describe-db-clusters --query 'length(DBClusters)')" = 1 ]
 }
 
@@ -186,17 +204,20 @@ inverted() { api route53 list-health-checks --query 'HealthChecks[?HealthCheckCo
     pids+=" $!"
     until redis-cli -p "$second" INFO replication 2>/dev/null | grep -q master_link_status:up; do sleep 0.1; done
     drill test_redis_replication.sh --primary "127.0.0.1:$first" --replica "127.0.0.1:$second" --tls no --yes
-    [ "$status" -eq 0 ] && [[ $output == *"is at 127.0.0.1:$second after"*"primary now: engine-production-us-east-1-002"* ]]
+    [ "$status" -eq 0 ]
+    [[ $output == *"is at 127.0.0.1:$second after"*"primary now: engine-production-us-east-1-002"* ]]
     # Two servers that know nothing of each other.
     redis-cli -p "$second" REPLICAOF NO ONE
     drill test_redis_replication.sh --primary "127.0.0.1:$first" --replica "127.0.0.1:$second" --tls no --yes
-    [ "$status" -eq 1 ] && [[ $output == *"is no replica"* ]]
+    [ "$status" -eq 1 ]
+    [[ $output == *"is no replica"* ]]
 }
 
 @test "redis: a group that does not fail over by itself is told" {
     api elasticache modify-replication-group --replication-group-id engine-production-us-east-1 --no-automatic-failover-enabled --apply-immediately
     drill test_redis_replication.sh --yes
-    [ "$status" -eq 1 ] && [[ $output == *"automatic failover is off"* ]]
+    [ "$status" -eq 1 ]
+    [[ $output == *"automatic failover is off"* ]]
 }
 
 # kubectl from files: get KIND prints $cluster/KIND.json.
@@ -228,7 +249,8 @@ SH
 @test "istio: the chart's promises are found in its own rendering, and a pod is replaced" {
     stub_kubectl
     drill test_istio.sh --yes
-    [ "$status" -eq 0 ] && [[ $output == *"all "*" answers were 200"* ]]
+    [ "$status" -eq 0 ]
+    [[ $output == *"all "*" answers were 200"* ]]
     grep -q 'delete pod a' "$cluster/calls"
 }
 
@@ -236,25 +258,30 @@ SH
     stub_kubectl
     sed -i 's/STRICT/PERMISSIVE/' "$cluster/peerauthentications.json"
     drill test_istio.sh --yes
-    [ "$status" -eq 1 ] && [[ $output == *"FAILED  mTLS"* ]]
+    [ "$status" -eq 1 ]
+    [[ $output == *"FAILED  mTLS"* ]]
     stub_kubectl
     jq '(.items[].spec.http[] | select(.name == "other") | .retries.attempts) = 2' "$cluster/virtualservices.json" >"$cluster/x" && mv "$cluster/x" "$cluster/virtualservices.json"
     drill test_istio.sh --yes
-    [ "$status" -eq 1 ] && [[ $output == *"FAILED  no rule repeats"* ]]
+    [ "$status" -eq 1 ]
+    [[ $output == *"FAILED  no rule repeats"* ]]
     stub_kubectl
     sed -i 's/istio-proxy/nothing/' "$cluster/pods.json"
     drill test_istio.sh --yes
-    [ "$status" -eq 1 ] && [[ $output == *"FAILED  every engine has its sidecar"* ]]
-    ! grep -q delete "$cluster/calls"
+    [ "$status" -eq 1 ]
+    [[ $output == *"FAILED  every engine has its sidecar"* ]]
+    absent delete "$cluster/calls"
 }
 
 @test "credentials: Amazon's secret gets a new version, or the drill fails" {
     version() { api secretsmanager list-secret-version-ids --secret-id engine-production/database/app --query 'Versions[?contains(VersionStages, `AWSCURRENT`)].VersionId' --output text; }
     before=$(version)
     drill rotate_credentials.sh --dry-run
-    [ "$status" -eq 0 ] && [ "$(version)" = "$before" ]
+    [ "$status" -eq 0 ]
+    [ "$(version)" = "$before" ]
     drill rotate_credentials.sh --yes
-    [ "$status" -eq 0 ] && [ "$(version)" != "$before" ]
+    [ "$status" -eq 0 ]
+    [ "$(version)" != "$before" ]
     touch "$ill"
     drill rotate_credentials.sh --yes --timeout 2
     [ "$status" -eq 1 ]

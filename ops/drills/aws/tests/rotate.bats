@@ -107,7 +107,8 @@ rotated() { "$rotate" --database-url "$admin" --file "$file" --yes; }
 @test "the file keeps its mode and its other lines, and a dry run keeps all of it" {
     cp -p "$file" "$file.before"
     run "$rotate" --database-url "$admin" --file "$file" --dry-run
-    [ "$status" -eq 0 ] && [[ $output != *first@* ]]
+    [ "$status" -eq 0 ]
+    [[ $output != *first@* ]]
     cmp "$file" "$file.before"
     run rotated
     [ "$status" -eq 0 ]
@@ -115,13 +116,15 @@ rotated() { "$rotate" --database-url "$admin" --file "$file" --yes; }
     grep -qx ENGINE_LOG_LEVEL=warn "$file"
     # The new password is said nowhere.
     password=$(sed -n 's/^ENGINE_DATABASE_URL=.*:\(.*\)@.*/\1/p' "$file")
-    [ "${#password}" -eq 40 ] && [[ $output != *"$password"* ]]
+    [ "${#password}" -eq 40 ]
+    [[ $output != *"$password"* ]]
 }
 
 @test "a new password that does not work changes nothing" {
     psql -Xq "$admin" -c 'REVOKE SELECT ON accounts FROM engine_app'
     cp -p "$file" "$file.before"
     run rotated
-    [ "$status" -eq 1 ] && [[ $output == *"is as it was"* ]]
+    [ "$status" -eq 1 ]
+    [[ $output == *"is as it was"* ]]
     cmp "$file" "$file.before"
 }
