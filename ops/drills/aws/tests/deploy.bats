@@ -105,7 +105,8 @@ upgrades() { grep -c ' upgrade ' "$calls" || true; }
     rollout Degraded
     deploy --yes
     [ "$status" -eq 1 ]
-    [[ $output == *"Degraded"* ]]
+    # At once, not when its time is over.
+    [[ $output == *"is Degraded: the old version serves"* ]]
     [ "$(upgrades)" = 1 ]
 }
 
