@@ -1,0 +1,209 @@
+#!/usr/bin/env bash
+# Brings one image into the clusters of an environment, region by region.
+#
+#   ops/deploy.sh --environment staging|production --image REPOSITORY@sha256:... [--region R]...
+#
+#   --region R          once or more, in that order (default: the secondary, then the primary)
+#   --outputs FILE      terraform output -json (default: asked of terraform/environments/ENVIRONMENT)
+#   --kubeconfig FILE   has a context with each cluster's name (default: made with `aws eks`)
+#   --with-migration    the image brings a migration: all regions at once, without canary steps
+#   --values FOLDER     only write what the chart gets from Terraform, and end
+#   --timeout S         seconds that a region may take (default 3600)
+#   --dry-run, --yes    say what would be done; do not ask
+#
+# A region that has this image, chart and settings already is left alone, so a run that was cut off
+# is simply run again. A rollout that goes back by itself ends this with exit 1, and no further
+# region is touched. Exit 64: wrong use.
+#
+# A migration makes older engines unready in every region, for there is one database: such a release is
+# refused without --with-migration, and then goes everywhere in one go (k8s/README.md, Delivery).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. ops/lib/common.sh
+
+wrong_use() {
+    say "error: $*. ops/deploy.sh --help explains"
+    exit 64
+}
+environment='' image='' outputs='' kubeconfig='' with_migration='' values='' timeout=3600 dry_run='' assume_yes=''
+regions=()
+while [ $# -gt 0 ]; do
+    case $1 in
+    --environment | --image | --outputs | --kubeconfig | --values | --timeout)
+        [ $# -ge 2 ] || wrong_use "$1 wants a value"
+        printf -v "${1#--}" %s "$2"
+        shift
+        ;;
+    --region)
+        regions+=("${2:-}")
+        shift
+        ;;
+    --with-migration) with_migration=yes ;;
+    --dry-run) dry_run=yes ;;
+    --yes) assume_yes=yes ;;
+    -h | --help)
+        sed -n '2,21s/^# \{0,1\}//p' ops/deploy.sh
+        exit
+        ;;
+    *) wrong_use "unknown argument $1" ;;
+    esac
+    shift
+done
+[[ $environment =~ ^(staging|production)$ ]] || wrong_use "--environment is staging or production"
+[[ $image =~ ^[^@]+@sha256:[0-9a-f]{64}$ ]] || wrong_use "--image is REPOSITORY@sha256:DIGEST: a tag could be another image tomorrow"
+programs=(jq)
+[ -n "$values" ] || programs+=(aws helm kubectl curl)
+for program in "${programs[@]}"; do
+    command -v "$program" >/dev/null || die "$program is missing: install it, then run this again"
+done
+if [ -n "$outputs" ]; then targets=$(cat "$outputs"); else
+    targets=$(terraform -chdir="terraform/environments/$environment" output -json) || die "no outputs: give --outputs FILE"
+fi
+out() { jq -er --arg region "$region" "$1" <<<"$targets" || die "terraform has no output for $1 (region $region)"; }
+
+region=$(jq -er '.primary_region.value' <<<"$targets") || die "terraform has no output primary_region"
+primary=$region
+mapfile -t all < <(jq -r '.secondary_region.value // empty, .primary_region.value' <<<"$targets")
+[ ${#regions[@]} -gt 0 ] || regions=("${all[@]}")
+for region in "${regions[@]}"; do
+    jq -e --arg region "$region" '.regions.value | has($region)' <<<"$targets" >/dev/null || die "terraform knows no region '$region'"
+done
+scratch=$(mktemp -d)
+trap 'rm -rf -- "$scratch"' EXIT
+
+base_of() { if [ "$environment" = staging ]; then echo k8s/values/staging.yaml; else echo "k8s/values/production-$1.yaml"; fi; }
+
+# What the chart is told of a region, from Terraform's outputs; the rest stands in k8s/values.
+values_of() {
+    local redis
+    # Whether there is a cache is said in k8s/values; where it is, by Terraform.
+    redis=$(awk '/^redis:/ { inside = 1; next } /^[^ #]/ { inside = 0 } inside && $1 == "host:" { print $2 }' "$(base_of "$1")")
+    jq --arg region "$1" --arg image "$image" --arg redis "${redis//\"/}" '
+        .regions.value[$region] as $here |
+        {
+          image: { repository: ($image | split("@")[0]), digest: ($image | split("@")[1]) },
+          serviceAccount: { secretsRoleArn: $here.role_arns.secrets, backupRoleArn: $here.role_arns.backup },
+          database: { host: .database.value.writer_endpoint, port: .database.value.port, name: .database.value.name,
+                      cidrs: [.regions.value[].database_cidrs[]] },
+          externalSecrets: ({ region: $region } + (.secret_names.value | { app, owner, read, redis, loadtest })),
+          istio: { hosts: [.domain_name.value, $here.name] },
+          verify: { host: .database.value.reader_endpoints[$region] },
+          backup: { destination: "s3://\(.backups.value.buckets[$region])/logical" }
+        } + (if $redis == "" then {} else { redis: { host: ($here.cache.endpoint), cidrs: $here.database_cidrs } } end)
+        ' <<<"$targets"
+}
+for region in "${regions[@]}"; do
+    values_of "$region" >"$scratch/$region.json" || die "terraform's outputs lack something that the chart needs"
+    ! jq -e '[.. | select(. == null)] | length > 0' "$scratch/$region.json" >/dev/null ||
+        die "terraform's outputs lack something that the chart needs: $(jq -c '[paths(. == null) | join(".")]' "$scratch/$region.json")"
+done
+if [ -n "$values" ]; then
+    mkdir -p "$values"
+    cp "$scratch"/*.json "$values/"
+    exit
+fi
+
+aws() { command aws ${AWS_ENDPOINT_URL:+--endpoint-url "$AWS_ENDPOINT_URL"} "$@"; }
+act() {
+    say "+ $*"
+    [ -n "$dry_run" ] || "$@"
+}
+k() { KUBECONFIG=$kubeconfig kubectl --context "$cluster" --namespace engine "$@"; }
+h() { KUBECONFIG=$kubeconfig helm --kube-context "$cluster" --namespace engine "$@"; }
+
+made_kubeconfig=
+[ -n "$kubeconfig" ] || {
+    kubeconfig=$scratch/kubeconfig
+    made_kubeconfig=yes
+}
+connect() {
+    cluster=$(out '.regions.value[$region].cluster.name')
+    [ -z "$made_kubeconfig" ] ||
+        aws eks update-kubeconfig --region "$region" --name "$cluster" --alias "$cluster" --kubeconfig "$kubeconfig" >/dev/null
+}
+
+migrations=$(find sql/migrations -name 'V*.sql' | sed 's#.*/V\([0-9]*\)__.*#\1#' | sort -n | tail -n 1)
+# What decides whether there is anything to do: kept as the description of Helm's revision.
+settings_of() { cat "$(base_of "$1")" "$scratch/$1.json" <(find k8s/chart -type f -print0 | sort -z | xargs -0 cat) | sha256sum | cut -c 1-16; }
+description_of() { printf 'image %s, migrations to V%s, settings %s' "${image#*@}" "$migrations" "$(settings_of "$1")"; }
+# The last revision that is in force; empty on a cluster without the engine.
+deployed() { h history engine --output json 2>/dev/null | jq -r '[.[] | select(.status == "deployed")] | last | .description // ""'; }
+
+todo=()
+for region in "${regions[@]}"; do
+    connect
+    standing=$(deployed || true)
+    if [ "$standing" = "$(description_of "$region")" ]; then
+        say "$region: has it already"
+        continue
+    fi
+    todo+=("$region")
+    before=$(sed -n 's/.*migrations to V\([0-9]*\),.*/\1/p' <<<"$standing")
+    if [ -n "$before" ] && [ "$before" -lt "$migrations" ]; then
+        [ -n "$with_migration" ] ||
+            die "$region is at migration V$before, this release brings V$migrations: older engines become unready in every region. In a quiet hour run this with --with-migration. Nothing was done"
+        [ ${#regions[@]} -eq ${#all[@]} ] || die "a release with a migration goes to every region at once: leave --region out. Nothing was done"
+    elif [ -n "$before" ] && [ "$migrations" -lt "$before" ]; then
+        die "$region is at migration V$before, this release knows V$migrations: its engines would refuse to start. Migrations are forward only. Nothing was done"
+    fi
+done
+if [ ${#todo[@]} -eq 0 ]; then
+    say "nothing to do"
+    exit
+fi
+if [ -z "$dry_run$assume_yes" ]; then
+    [ -t 0 ] || die "this changes ${todo[*]}: give --yes, or --dry-run to see what it would do"
+    read -r -p "Deploy $image to ${todo[*]} of $environment. Type yes: " answer
+    [ "$answer" = yes ] || die "not confirmed: nothing was done"
+fi
+
+install() {
+    act h upgrade --install engine k8s/chart --values "$(base_of "$region")" --values "$scratch/$region.json" \
+        --description "$(description_of "$region")" --timeout 20m
+    if [ -n "$with_migration" ]; then
+        # Past the canary steps: half of the engines on the old version would not be ready.
+        act k patch rollout engine --subresource=status --type merge --patch '{"status":{"promoteFull":true}}'
+    fi
+}
+# Healthy at the generation that was just applied; gone back or stuck is a failure, told at once.
+await() {
+    local begin=$SECONDS phase
+    if [ -n "$dry_run" ]; then
+        say "+ wait until $region's rollout is healthy"
+        return
+    fi
+    while :; do
+        phase=$(k get rollout engine --output json |
+            jq -r 'if (.status.observedGeneration | tostring) == (.metadata.generation | tostring) then
+                       if .status.abort == true then "Aborted" else .status.phase end
+                   else "Progressing" end') || phase=unknown
+        case $phase in
+        Healthy) break ;;
+        Degraded | Aborted) die "$region: the rollout is $phase: the old version serves. kubectl --namespace engine get analysisruns says why. No further region was touched" ;;
+        esac
+        [ $((SECONDS - begin)) -lt "$timeout" ] || die "$region: the rollout is $phase after $timeout s. No further region was touched"
+        sleep "${DEPLOY_POLL_SECONDS:-5}"
+    done
+    local url
+    url=$(out '.regions.value[$region].health_url')
+    [ "$(curl -sS -o /dev/null -m 10 -w '%{http_code}' "$url")" = 200 ] || die "$region: healthy, but $url does not answer 200"
+    say "$region: healthy after $((SECONDS - begin)) s"
+}
+if [ -n "$with_migration" ]; then
+    for region in "${todo[@]}"; do
+        connect
+        install
+    done
+    for region in "${todo[@]}"; do
+        connect
+        await
+    done
+else
+    for region in "${todo[@]}"; do
+        connect
+        install
+        await
+    done
+fi
+[ -z "$dry_run" ] || say "dry run: nothing was changed"
+say "done (writer's region in quiet times: $primary)"
