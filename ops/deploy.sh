@@ -6,7 +6,6 @@
 #   --region R          once or more, in that order (default: the secondary, then the primary)
 #   --outputs FILE      terraform output -json (default: asked of terraform/environments/ENVIRONMENT)
 #   --kubeconfig FILE   has a context with each cluster's name (default: made with `aws eks`)
-#   --with-migration    the image brings a migration: all regions at once, without canary steps
 #   --values FOLDER     only write what the chart gets from Terraform, and end
 #   --timeout S         seconds that a region may take (default 3600)
 #   --dry-run, --yes    say what would be done; do not ask
@@ -15,8 +14,9 @@
 # is simply run again. A rollout that goes back by itself ends this with exit 1, and no further
 # region is touched. Exit 64: wrong use.
 #
-# A migration makes older engines unready in every region, for there is one database: such a release is
-# refused without --with-migration, and then goes everywhere in one go (k8s/README.md, Delivery).
+# There is one database: what migrates in the first region is met by the engines of all. They serve the schema of the
+# next release too (sql/README.md, Releases and migrations), so a release brings one migration at most, and is taken
+# back over one at most; further apart is refused.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . ops/lib/common.sh
@@ -25,7 +25,7 @@ wrong_use() {
     say "error: $*. ops/deploy.sh --help explains"
     exit 64
 }
-environment='' image='' outputs='' kubeconfig='' with_migration='' values='' timeout=3600 dry_run='' assume_yes=''
+environment='' image='' outputs='' kubeconfig='' values='' timeout=3600 dry_run='' assume_yes=''
 regions=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -38,7 +38,6 @@ while [ $# -gt 0 ]; do
         regions+=("${2:-}")
         shift
         ;;
-    --with-migration) with_migration=yes ;;
     --dry-run) dry_run=yes ;;
     --yes) assume_yes=yes ;;
     -h | --help)
@@ -139,12 +138,10 @@ for region in "${regions[@]}"; do
     fi
     todo+=("$region")
     before=$(sed -n 's/.*migrations to V\([0-9]*\),.*/\1/p' <<<"$standing")
-    if [ -n "$before" ] && [ "$before" -lt "$migrations" ]; then
-        [ -n "$with_migration" ] ||
-            die "$region is at migration V$before, this release brings V$migrations: older engines become unready in every region. In a quiet hour run this with --with-migration. Nothing was done"
-        [ ${#regions[@]} -eq ${#all[@]} ] || die "a release with a migration goes to every region at once: leave --region out. Nothing was done"
-    elif [ -n "$before" ] && [ "$migrations" -lt "$before" ]; then
-        die "$region is at migration V$before, this release knows V$migrations: its engines would refuse to start. Migrations are forward only. Nothing was done"
+    if [ -n "$before" ] && [ $((before + 1)) -lt "$migrations" ]; then
+        die "$region is at migration V$before, this release brings V$migrations: the engines that serve now know one migration ahead, not more. Deploy the releases between first, each everywhere. Nothing was done"
+    elif [ -n "$before" ] && [ $((migrations + 1)) -lt "$before" ]; then
+        die "$region is at migration V$before, this release knows V$migrations: its engines serve one migration ahead, not more. Migrations are forward only. Nothing was done"
     fi
 done
 if [ ${#todo[@]} -eq 0 ]; then
@@ -160,10 +157,6 @@ fi
 install() {
     act h upgrade --install engine k8s/chart --values "$(base_of "$region")" --values "$scratch/$region.json" \
         --description "$(description_of "$region")" --timeout 20m
-    if [ -n "$with_migration" ]; then
-        # Past the canary steps: half of the engines on the old version would not be ready.
-        act k patch rollout engine --subresource=status --type merge --patch '{"status":{"promoteFull":true}}'
-    fi
 }
 # Healthy at the generation that was just applied; gone back or stuck is a failure, told at once.
 await() {
@@ -189,21 +182,10 @@ await() {
     [ "$(curl -sS -o /dev/null -m 10 -w '%{http_code}' "$url")" = 200 ] || die "$region: healthy, but $url does not answer 200"
     say "$region: healthy after $((SECONDS - begin)) s"
 }
-if [ -n "$with_migration" ]; then
-    for region in "${todo[@]}"; do
-        connect
-        install
-    done
-    for region in "${todo[@]}"; do
-        connect
-        await
-    done
-else
-    for region in "${todo[@]}"; do
-        connect
-        install
-        await
-    done
-fi
+for region in "${todo[@]}"; do
+    connect
+    install
+    await
+done
 [ -z "$dry_run" ] || say "dry run: nothing was changed"
 say "done (writer's region in quiet times: $primary)"

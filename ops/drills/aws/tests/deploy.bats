@@ -124,29 +124,37 @@ upgrades() { grep -c ' upgrade ' "$calls" || true; }
     [[ $output == *"does not answer 200"* ]]
 }
 
-@test "deploy: a migration is refused without the word, and then goes everywhere at once" {
-    for region in us-east-1 us-west-2; do echo -n "image sha256:b, migrations to V1, settings x" >"$state/engine-production-$region"; done
-    deploy --region us-west-2 --yes
-    [ "$status" -eq 1 ]
-    [[ $output == *"--with-migration"* ]]
-    [ "$(upgrades)" = 0 ]
-    deploy --region us-west-2 --with-migration --yes
-    [ "$status" -eq 1 ]
-    [[ $output == *"leave --region out"* ]]
-    [ "$(upgrades)" = 0 ]
-    deploy --with-migration --yes
+newest_migration() { find "$root/sql/migrations" -name 'V*.sql' | sed 's#.*/V\([0-9]*\)__.*#\1#' | sort -n | tail -n 1; }
+
+@test "deploy: one migration goes from region to region like anything else" {
+    local before=$(($(newest_migration) - 1))
+    for region in us-east-1 us-west-2; do echo -n "image sha256:b, migrations to V$before, settings x" >"$state/engine-production-$region"; done
+    deploy --yes
     [ "$status" -eq 0 ]
-    [ "$(grep -c promoteFull "$calls")" = 2 ]
-    # Both are upgraded before the first is waited for.
-    [ "$(grep -n 'get rollout' "$calls" | head -n 1 | cut -d : -f 1)" -gt "$(grep -n ' upgrade ' "$calls" | tail -n 1 | cut -d : -f 1)" ]
+    [ "$(upgrades)" = 2 ]
+    # The second region is touched only after the first is healthy.
+    [ "$(grep -n 'get rollout' "$calls" | head -n 1 | cut -d : -f 1)" -lt "$(grep -n ' upgrade ' "$calls" | tail -n 1 | cut -d : -f 1)" ]
 }
 
-@test "deploy: an older release than the schema is refused" {
-    echo -n "image sha256:b, migrations to V99, settings x" >"$state/engine-production-us-west-2"
+@test "deploy: two migrations at once are refused" {
+    local before=$(($(newest_migration) - 2))
+    echo -n "image sha256:b, migrations to V$before, settings x" >"$state/engine-production-us-west-2"
+    deploy --yes
+    [ "$status" -eq 1 ]
+    [[ $output == *"releases between first"* ]]
+    [ "$(upgrades)" = 0 ]
+}
+
+@test "deploy: a release is taken back over one migration, not over two" {
+    local newer=$(($(newest_migration) + 2))
+    echo -n "image sha256:b, migrations to V$newer, settings x" >"$state/engine-production-us-west-2"
     deploy --yes
     [ "$status" -eq 1 ]
     [[ $output == *"forward only"* ]]
     [ "$(upgrades)" = 0 ]
+    echo -n "image sha256:b, migrations to V$((newer - 1)), settings x" >"$state/engine-production-us-west-2"
+    deploy --yes
+    [ "$status" -eq 0 ]
 }
 
 @test "setup: all of it once, and nothing the second time" {
