@@ -10,6 +10,7 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::DevError;
 use super::user::ServerUser;
@@ -19,6 +20,9 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 const SOCKET_NAME: &str = "/.s.PGSQL.65535";
 /// Past it a log is set aside at the next start, so that two exist at most.
 const LOG_BYTES_MAX: u64 = 64 << 20;
+/// How long a lock is waited for: a run that is alive keeps it far longer.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+const LOCK_POLL: Duration = Duration::from_millis(20);
 
 /// A locked data directory.
 #[derive(Debug)]
@@ -38,7 +42,7 @@ impl Directory {
     pub(super) async fn open(data_dir: &Path) -> Result<Self, DevError> {
         let user = ServerUser::choose()?;
         let data = make_data_dir(data_dir)?;
-        let lock = lock(&data)?;
+        let lock = lock(&data).await?;
         let mut directory = Self {
             runtime: data.clone(),
             data,
@@ -171,7 +175,7 @@ fn make_data_dir(path: &Path) -> Result<PathBuf, DevError> {
     fs::canonicalize(path).map_err(fail())
 }
 
-fn lock(data: &Path) -> Result<File, DevError> {
+async fn lock(data: &Path) -> Result<File, DevError> {
     let path = data.join("lock");
     let file = OpenOptions::new()
         .create(true)
@@ -179,10 +183,18 @@ fn lock(data: &Path) -> Result<File, DevError> {
         .mode(0o600)
         .open(&path)
         .map_err(DevError::io("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(DevError::Locked(data.to_owned())),
-        Err(TryLockError::Error(error)) => Err(DevError::io("lock", &path)(error)),
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // The last run may just be ending, or a process that it forked may not have
+            // closed its copy yet.
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => {
+                tokio::time::sleep(LOCK_POLL).await;
+            }
+            Err(TryLockError::WouldBlock) => return Err(DevError::Locked(data.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(DevError::io("lock", &path)(error)),
+        }
     }
 }
 
