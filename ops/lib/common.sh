@@ -147,7 +147,7 @@ run_swept() {
     trap sweep_and_exit EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
-    cd "$folder"
+    cd "$folder" || exit
     # In the background, so that a signal reaches the traps above at once.
     python3 "$main" "$@" </dev/null &
     runner=$!
