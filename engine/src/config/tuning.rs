@@ -190,7 +190,8 @@ pub struct Network {
 
     /// Time a client may read nothing of an answer that waits for it, before it is closed
     ///
-    /// Whoever reads slowly but reads has all time.
+    /// Whoever reads slowly but reads has all time. Over HTTP/2 reading means 4 KiB of a list or
+    /// of batch results in that time: PINGs and other answers do not count.
     #[arg(long, env = "ENGINE_WRITE_TIMEOUT", default_value = "30s",
           value_name = "TIME", value_parser = value::duration)]
     pub write_timeout: Duration,

@@ -10,17 +10,25 @@
 //! Invariant: what an answer holds is given back when its last byte was written,
 //! or its connection is gone.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
 
+use super::activity::Activity;
 use super::problem::{Fallible, Problem};
 use crate::admission::Refused;
 
 /// Of the whole for one connection: whoever opens streams by the hundred and reads
 /// none of them fills its own share, not everybody's.
 const SHARE: usize = 8;
+/// Of a large answer over HTTP/2: a client that reads so much within the write
+/// timeout is reading.
+const SLICE_BYTES: usize = 4096;
 
 /// A number of bytes held. Nothing else hangs on it, so its order alone matters.
 #[derive(Debug, Default)]
@@ -31,7 +39,7 @@ impl Held {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn add(&self, bytes: usize) {
+    pub(super) fn add(&self, bytes: usize) {
         self.0.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -49,10 +57,10 @@ pub(super) fn check_room(all: &Held, own: &Held, bytes_max: usize) -> Fallible<(
 }
 
 /// The body, counted until it is dropped.
-pub(super) fn hold(body: Bytes, all: &Arc<Held>, own: &Arc<Held>) -> Bytes {
+pub(super) fn hold(body: Bytes, all: &Arc<Held>, own: &Arc<Activity>) -> Bytes {
     let bytes = body.len();
     all.add(bytes);
-    own.add(bytes);
+    own.unread.add(bytes);
     Bytes::from_owner(Waiting {
         body,
         bytes,
@@ -66,7 +74,7 @@ struct Waiting {
     body: Bytes,
     bytes: usize,
     all: Arc<Held>,
-    own: Arc<Held>,
+    own: Arc<Activity>,
 }
 
 impl AsRef<[u8]> for Waiting {
@@ -78,7 +86,71 @@ impl AsRef<[u8]> for Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.all.remove(self.bytes);
-        self.own.remove(self.bytes);
+        self.own.unread.remove(self.bytes);
+    }
+}
+
+/// A body on its way to the client. A stream of HTTP/2 is handed the next slice
+/// when its window is open, and lets go of one that is written: by this the
+/// watcher knows a slow reader from one that does not read.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    rest: Bytes,
+    /// Who is told of each slice; without, all goes at once.
+    told: Option<Arc<Activity>>,
+}
+
+impl Outgoing {
+    pub(super) const fn new(rest: Bytes, told: Option<Arc<Activity>>) -> Self {
+        Self { rest, told }
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let next = match self.told.clone() {
+            None => std::mem::take(&mut self.rest),
+            Some(told) => {
+                let bytes = self.rest.len().min(SLICE_BYTES);
+                let body = self.rest.split_to(bytes);
+                Bytes::from_owner(Slice { body, told })
+            }
+        };
+        Poll::Ready(Some(Ok(Frame::data(next))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(u64::try_from(self.rest.len()).unwrap_or(u64::MAX))
+    }
+}
+
+struct Slice {
+    body: Bytes,
+    told: Arc<Activity>,
+}
+
+impl AsRef<[u8]> for Slice {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+impl Drop for Slice {
+    fn drop(&mut self) {
+        self.told.moved();
     }
 }
 
@@ -89,8 +161,8 @@ mod tests {
 
     const MAX: usize = 800;
 
-    fn refused(all: &Held, own: &Held) -> bool {
-        match check_room(all, own, MAX) {
+    fn refused(all: &Held, own: &Activity) -> bool {
+        match check_room(all, &own.unread, MAX) {
             Ok(()) => false,
             Err(problem) => {
                 assert_eq!(problem.code, ErrorCode::QueueFull);
@@ -101,19 +173,19 @@ mod tests {
 
     #[test]
     fn an_answer_counts_until_its_last_slice_is_dropped() {
-        let (all, own) = (Arc::new(Held::default()), Arc::new(Held::default()));
+        let (all, own) = <(Arc<Held>, Arc<Activity>)>::default();
         let mut body = hold(Bytes::from_static(b"0123456789"), &all, &own);
         let first = body.split_to(4);
         assert_eq!((&*first, &*body), (&b"0123"[..], &b"456789"[..]));
         drop(body);
-        assert_eq!((all.bytes(), own.bytes()), (10, 10));
+        assert_eq!((all.bytes(), own.unread.bytes()), (10, 10));
         drop(first);
-        assert_eq!((all.bytes(), own.bytes()), (0, 0));
+        assert_eq!((all.bytes(), own.unread.bytes()), (0, 0));
     }
 
     #[test]
     fn a_connection_has_its_share_and_all_have_the_whole() {
-        let (all, own, other) = <(Arc<Held>, Arc<Held>, Arc<Held>)>::default();
+        let (all, own, other) = <(Arc<Held>, Arc<Activity>, Arc<Activity>)>::default();
         let almost = hold(Bytes::from(vec![0; MAX / SHARE - 1]), &all, &own);
         assert!(!refused(&all, &own));
         let last = hold(Bytes::from_static(b"0"), &all, &own);

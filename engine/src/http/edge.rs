@@ -6,15 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::sync::Semaphore;
 
 use super::activity::{Activity, Patience};
-use super::answers::{self, Held};
+use super::answers::{self, Held, Outgoing};
 use super::body::{BATCH_BYTES_MAX, Budget};
 use super::handle::{self, Call};
 use super::ports::{Ledger, Observer, RequestFacts};
@@ -175,8 +173,6 @@ pub(super) struct Connection<L, O> {
     pub(super) edge: Arc<Edge<L, O>>,
     pub(super) client: SocketAddr,
     pub(super) activity: Arc<Activity>,
-    /// Bytes of large answers that its client has not read yet.
-    pub(super) unread: Arc<Held>,
 }
 
 impl<L: Ledger, O: Observer> Connection<L, O> {
@@ -184,7 +180,7 @@ impl<L: Ledger, O: Observer> Connection<L, O> {
     pub(super) async fn serve(
         self: Arc<Self>,
         request: Request<Incoming>,
-    ) -> Result<Response<Full<Bytes>>, Infallible> {
+    ) -> Result<Response<Outgoing>, Infallible> {
         let edge = &*self.edge;
         let started = edge.clock.now();
         let (parts, incoming) = request.into_parts();
@@ -193,15 +189,17 @@ impl<L: Ledger, O: Observer> Connection<L, O> {
         let mut ending = Ending::new(&self, started, &method, request_id.clone());
         let mut call = Call {
             edge,
-            unread: &self.unread,
+            unread: &self.activity.unread,
             parts,
             deadline: started + edge.settings.request_deadline,
             request_id: request_id.to_str().unwrap_or_default(),
         };
         let answer = handle::answer(&mut call, incoming, &mut ending.route).await;
         let mut answer = answer.unwrap_or_else(Answer::from);
+        let mut told = None;
         if ending.route.is_some_and(Route::answers_at_length) {
-            answer.body = answers::hold(answer.body, &edge.answers, &self.unread);
+            answer.body = answers::hold(answer.body, &edge.answers, &self.activity);
+            told = (version == Version::HTTP_2).then(|| Arc::clone(&self.activity));
         }
         ending.answered(&answer);
         answer.closes |= edge.leaving.load(Ordering::Relaxed);
@@ -214,7 +212,7 @@ impl<L: Ledger, O: Observer> Connection<L, O> {
             request_id,
             retry_after: &edge.retry_after,
         };
-        Ok(response(answer, occasion))
+        Ok(response(answer, occasion).map(|body| Outgoing::new(body, told)))
     }
 }
 

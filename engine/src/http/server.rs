@@ -228,10 +228,10 @@ async fn converse<L: Ledger, O: Observer>(
         edge: Arc::clone(edge),
         client,
         activity: Arc::clone(&activity),
-        unread: Arc::default(),
     });
     let service = service_fn(move |request| Arc::clone(&shared).serve(request));
     let ended = if version == Version::HTTP_2 {
+        activity.is_multiplexed();
         let conversation = protocols.http2.serve_connection(socket, service);
         let farewell = pin!(can_go_away(edge, &activity, stop));
         to_its_end(pin!(conversation), farewell, bored).await
