@@ -252,8 +252,9 @@ pub struct Admission {
 
     /// Bytes of lists and batch results that clients have not read; past it 503 `queue_full`
     ///
-    /// Some 200 of the longest. One connection may hold an eighth, so that a client that asks
-    /// and never reads is in nobody's way.
+    /// Some 200 of the longest. One connection may hold an eighth and its last answer, so that a
+    /// client that asks and never reads is in nobody's way. A batch call at work counts by some
+    /// 256 bytes for each transfer, a list once it is known.
     #[arg(long, env = "ENGINE_ANSWER_BYTES_IN_FLIGHT_MAX", default_value = "64MiB",
           value_name = "BYTES", value_parser = value::byte_size)]
     pub answer_bytes_in_flight_max: u64,

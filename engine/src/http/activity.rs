@@ -30,8 +30,11 @@ pub(super) struct Activity {
     drained: AtomicBool,
     /// It is HTTP/2: what comes and goes may be a PING, or another stream's.
     multiplexed: AtomicBool,
-    /// Bytes of large answers that the client has not read yet.
+    /// Bytes of large answers that the client has not read yet, or that are being
+    /// worked on.
     pub(super) unread: Held,
+    /// Large answers that the client has not read yet.
+    waiting: AtomicUsize,
     /// A slice of one of them left since the watcher last looked.
     moved: AtomicBool,
 }
@@ -67,6 +70,16 @@ impl Activity {
     /// None left, for the client does not read.
     pub(super) fn cannot_write(&self) {
         self.blocked.store(true, Ordering::Relaxed);
+    }
+
+    /// A large answer is ready to be read.
+    pub(super) fn answer_waits(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It was, or was given up.
+    pub(super) fn answer_is_gone(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// A slice of a large answer left.
@@ -139,7 +152,7 @@ impl Watcher {
         let moved = activity.moved.swap(false, Ordering::Relaxed);
         // A window that stays shut keeps an answer back while the socket is free, and
         // what the socket then takes is no progress of that answer.
-        let held = multiplexed && 0 < activity.unread.bytes();
+        let held = multiplexed && 0 < activity.waiting.load(Ordering::Relaxed);
         let waits = held || activity.blocked.load(Ordering::Relaxed);
         if !waits || if held { moved } else { drained } {
             self.unread = Duration::ZERO;
@@ -244,7 +257,7 @@ mod tests {
     #[test]
     fn what_a_shut_window_keeps_back_has_the_write_time_whatever_else_is_sent() {
         let (activity, mut watcher) = (multiplexed(), watcher());
-        activity.unread.add(1);
+        activity.answer_waits();
         for _ in 0..10 {
             activity.written();
             assert!(!watcher.has_enough(&activity, SECOND));

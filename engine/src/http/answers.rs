@@ -4,9 +4,10 @@
 //! all connections and of each one.
 //! Never: counts small answers; a connection of HTTP/1.1 holds one of those at a
 //! time, of HTTP/2 one for each of its streams.
-//! Bound: `answers_bytes_max` in all and [`SHARE`] of it for one connection. It is
-//! asked for *before* a request is worked on, for what has moved money must be
-//! answered: past the bound goes only what is being worked on at that moment.
+//! Bound: `answers_bytes_max` in all and [`SHARE`] of it for one connection, each
+//! exceeded by the last answer that found room at most. What has moved money must
+//! be answered, so it takes its room *before* it is worked on, by an estimate; a
+//! list takes it once its length is known, and is refused then.
 //! Invariant: what an answer holds is given back when its last byte was written,
 //! or its connection is gone.
 
@@ -39,7 +40,14 @@ impl Held {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub(super) fn add(&self, bytes: usize) {
+    fn take(&self, bytes: usize, below: usize) -> bool {
+        let room = |held: usize| (held < below).then(|| held.saturating_add(bytes));
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, room)
+            .is_ok()
+    }
+
+    fn add(&self, bytes: usize) {
         self.0.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -48,7 +56,8 @@ impl Held {
     }
 }
 
-/// Whether there is room for another large answer.
+/// Whether there is room for another large answer: asked before a request is read,
+/// and told for certain by [`Room::take`].
 pub(super) fn check_room(all: &Held, own: &Held, bytes_max: usize) -> Fallible<()> {
     if bytes_max <= all.bytes() || bytes_max / SHARE <= own.bytes() {
         return Err(Problem::refused(Refused::QueueFull));
@@ -56,25 +65,62 @@ pub(super) fn check_room(all: &Held, own: &Held, bytes_max: usize) -> Fallible<(
     Ok(())
 }
 
-/// The body, counted until it is dropped.
-pub(super) fn hold(body: Bytes, all: &Arc<Held>, own: &Arc<Activity>) -> Bytes {
-    let bytes = body.len();
-    all.add(bytes);
-    own.unread.add(bytes);
-    Bytes::from_owner(Waiting {
-        body,
-        bytes,
-        all: Arc::clone(all),
-        own: Arc::clone(own),
-    })
+/// Room for a large answer, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Room {
+    bytes: usize,
+    all: Arc<Held>,
+    own: Arc<Activity>,
+}
+
+impl Room {
+    pub(super) fn take(
+        bytes: usize,
+        all: &Arc<Held>,
+        own: &Arc<Activity>,
+        bytes_max: usize,
+    ) -> Fallible<Self> {
+        let refused = || Problem::refused(Refused::QueueFull);
+        if !all.take(bytes, bytes_max) {
+            return Err(refused());
+        }
+        if !own.unread.take(bytes, bytes_max / SHARE) {
+            all.remove(bytes);
+            return Err(refused());
+        }
+        Ok(Self {
+            bytes,
+            all: Arc::clone(all),
+            own: Arc::clone(own),
+        })
+    }
+
+    /// The body that it was taken for, counted by its true length until its last
+    /// slice is dropped.
+    pub(super) fn hold(mut self, body: Bytes) -> Bytes {
+        let more = body.len().saturating_sub(self.bytes);
+        let less = self.bytes.saturating_sub(body.len());
+        for held in [&*self.all, &self.own.unread] {
+            held.add(more);
+            held.remove(less);
+        }
+        self.bytes = body.len();
+        self.own.answer_waits();
+        Bytes::from_owner(Waiting { body, room: self })
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.all.remove(self.bytes);
+        self.own.unread.remove(self.bytes);
+    }
 }
 
 /// Owned by every slice that hyper makes of it.
 struct Waiting {
     body: Bytes,
-    bytes: usize,
-    all: Arc<Held>,
-    own: Arc<Activity>,
+    room: Room,
 }
 
 impl AsRef<[u8]> for Waiting {
@@ -85,8 +131,7 @@ impl AsRef<[u8]> for Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.all.remove(self.bytes);
-        self.own.unread.remove(self.bytes);
+        self.room.own.answer_is_gone();
     }
 }
 
@@ -161,14 +206,19 @@ mod tests {
 
     const MAX: usize = 800;
 
-    fn refused(all: &Held, own: &Activity) -> bool {
-        match check_room(all, &own.unread, MAX) {
-            Ok(()) => false,
-            Err(problem) => {
-                assert_eq!(problem.code, ErrorCode::QueueFull);
-                true
-            }
-        }
+    fn refused(all: &Arc<Held>, own: &Arc<Activity>) -> bool {
+        let before = (all.bytes(), own.unread.bytes());
+        let taken = Room::take(1, all, own, MAX).map(drop);
+        assert_eq!((all.bytes(), own.unread.bytes()), before);
+        let codes = [taken, check_room(all, &own.unread, MAX)]
+            .map(|result| result.err().map(|problem| problem.code));
+        assert_eq!(codes[0], codes[1]);
+        codes[0].is_some_and(|code| code == ErrorCode::QueueFull)
+    }
+
+    fn hold(body: Bytes, all: &Arc<Held>, own: &Arc<Activity>) -> Bytes {
+        let room = Room::take(0, all, own, usize::MAX).unwrap();
+        room.hold(body)
     }
 
     #[test]
@@ -200,5 +250,18 @@ mod tests {
         assert!(refused(&all, &own));
         drop(whole);
         assert!(!refused(&all, &other));
+    }
+
+    #[test]
+    fn an_estimate_counts_until_the_true_length_is_known() {
+        let (all, own) = <(Arc<Held>, Arc<Activity>)>::default();
+        for (estimate, length) in [(50, 30), (30, 50), (40, 40)] {
+            let room = Room::take(estimate, &all, &own, MAX).unwrap();
+            assert_eq!((all.bytes(), own.unread.bytes()), (estimate, estimate));
+            let body = room.hold(Bytes::from(vec![0; length]));
+            assert_eq!((all.bytes(), own.unread.bytes()), (length, length));
+            drop(body);
+            assert_eq!((all.bytes(), own.unread.bytes()), (0, 0));
+        }
     }
 }

@@ -12,7 +12,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::sync::Semaphore;
 
 use super::activity::{Activity, Patience};
-use super::answers::{self, Held, Outgoing};
+use super::answers::{Held, Outgoing};
 use super::body::{BATCH_BYTES_MAX, Budget};
 use super::handle::{self, Call};
 use super::ports::{Ledger, Observer, RequestFacts};
@@ -189,18 +189,16 @@ impl<L: Ledger, O: Observer> Connection<L, O> {
         let mut ending = Ending::new(&self, started, &method, request_id.clone());
         let mut call = Call {
             edge,
-            unread: &self.activity.unread,
+            activity: &self.activity,
             parts,
             deadline: started + edge.settings.request_deadline,
             request_id: request_id.to_str().unwrap_or_default(),
         };
         let answer = handle::answer(&mut call, incoming, &mut ending.route).await;
         let mut answer = answer.unwrap_or_else(Answer::from);
-        let mut told = None;
-        if ending.route.is_some_and(Route::answers_at_length) {
-            answer.body = answers::hold(answer.body, &edge.answers, &self.activity);
-            told = (version == Version::HTTP_2).then(|| Arc::clone(&self.activity));
-        }
+        let sliced =
+            version == Version::HTTP_2 && ending.route.is_some_and(Route::answers_at_length);
+        let told = sliced.then(|| Arc::clone(&self.activity));
         ending.answered(&answer);
         answer.closes |= edge.leaving.load(Ordering::Relaxed);
         if answer.closes {

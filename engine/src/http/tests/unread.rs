@@ -1,4 +1,4 @@
-//! Answers over HTTP/2 that their client reads slowly, or not at all.
+//! Answers that their client reads slowly, or not at all.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
-use super::client::{PATIENCE, Served};
+use super::client::{PATIENCE, Request, Served};
+use super::fake::Trouble;
 use crate::http::Settings;
 
 const ITEM: &str = r#"{"from":0,"to":1,"amount":1}"#;
@@ -81,4 +82,37 @@ async fn who_opens_no_window_is_closed_whatever_else_is_asked() {
         }
     };
     tokio::time::timeout(PATIENCE, asking_on).await.unwrap();
+}
+
+/// What moves money is answered, so it needs room for its answer before: there is
+/// none while others at work may fill it.
+#[tokio::test]
+async fn batch_calls_at_work_count_before_they_have_an_answer() {
+    let body = format!(r#"{{"transfers":[{}]}}"#, vec![ITEM; 100].join(","));
+    let call = Request::new("POST", "/transactions").json(&body).bytes();
+    let settings = Settings {
+        // Three of them, at 256 bytes for each transfer.
+        answers_bytes_max: 3 * 25_600,
+        ..Settings::default()
+    };
+    let served = Served::with(settings).await;
+    served.ledger.open_three();
+    served.ledger.trouble(Trouble::Hangs);
+    let mut at_work = Vec::new();
+    for _ in 0..3 {
+        let mut client = served.connect().await;
+        client.send(&call).await;
+        tokio::time::timeout(PATIENCE, served.ledger.hanging.notified())
+            .await
+            .unwrap();
+        at_work.push(client);
+    }
+    let refused = served.post("/transactions", &body).await;
+    refused.expect_problem(503, "queue_full");
+    served.ledger.trouble(Trouble::None);
+    assert_eq!(served.post("/transaction", ITEM).await.status, 200);
+    drop(at_work.pop());
+    served.ledger.dropped.notified().await;
+    assert_eq!(served.post("/transactions", &body).await.status, 200);
+    assert_eq!(served.ledger.transfers_made(), 101);
 }
