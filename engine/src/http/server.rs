@@ -85,7 +85,7 @@ pub async fn serve<L: Ledger, O: Observer>(
                         trouble.is_over();
                         hall.take_in(stream, client);
                     }
-                    Err(error) if is_of_process(&error) => {
+                    Err(error) if door::is_of_process(&error) => {
                         hall.edge.observer.accept_failed();
                         trouble.is(&error);
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -345,17 +345,6 @@ async fn refuse(mut stream: TcpStream, answer: bytes::Bytes) {
         Ok(Ok(())) | Err(_) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a refused connection ended early"),
     }
-}
-
-/// Errors of the connection itself concern nobody else; those of the process,
-/// such as no file descriptor left, would come back at once.
-fn is_of_process(error: &io::Error) -> bool {
-    !matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-    )
 }
 
 /// Whether accepting fails: said when it begins and when it is over, for in
