@@ -223,7 +223,8 @@ pub struct Admission {
     ///
     /// /readyz is 503 at once and each answer carries `Connection: close` (GOAWAY on HTTP/2);
     /// then the listener closes. Behind a balancer give it the time in which that notices an
-    /// unready engine, such as 10s; a second signal ends it. Counts against --shutdown-grace.
+    /// unready engine, such as 10s; a second signal ends it. Counts against --shutdown-grace, of
+    /// which it leaves at least --request-deadline.
     #[arg(long, env = "ENGINE_SHUTDOWN_DELAY", default_value = "0s",
           value_name = "TIME", value_parser = value::duration)]
     pub shutdown_delay: Duration,
