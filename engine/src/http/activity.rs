@@ -61,6 +61,11 @@ impl Activity {
         self.heard.load(Ordering::Relaxed) || 0 < self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Whether no request is here, and no large answer that is not read.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0 && self.waiting.load(Ordering::Relaxed) == 0
+    }
+
     /// Bytes of an answer left.
     pub(super) fn written(&self) {
         self.blocked.store(false, Ordering::Relaxed);

@@ -53,8 +53,8 @@ pub struct Settings {
     /// For a client to read on while an answer waits for it. Default 30 s: longer than
     /// a network that lost its way for a moment.
     pub write_timeout: Duration,
-    /// For a client to read its last answer, when more was sent than was read.
-    /// Default 2 s.
+    /// For a client to read its last answer, when more was sent than was read, and for
+    /// one of HTTP/2 to hear that the engine leaves. Default 2 s.
     pub linger: Duration,
     /// For what is on its way when the listener closes: a handshake begun, a request
     /// over an idle connection. Default 300 ms, a round trip around the world.

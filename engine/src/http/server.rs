@@ -233,8 +233,15 @@ async fn converse<L: Ledger, O: Observer>(
     let ended = if version == Version::HTTP_2 {
         activity.is_multiplexed();
         let conversation = protocols.http2.serve_connection(socket, service);
+        let unheard = goodbye_unheard(edge, &activity, stop.clone());
         let farewell = pin!(can_go_away(edge, &activity, stop));
-        to_its_end(pin!(conversation), farewell, bored).await
+        let given_up = pin!(async {
+            tokio::select! {
+                () = bored.as_mut() => {}
+                () = unheard => {}
+            }
+        });
+        to_its_end(pin!(conversation), farewell, given_up).await
     } else {
         let conversation = protocols.http1.serve_connection(socket, service);
         to_its_end(pin!(conversation), fell_silent, bored).await
@@ -305,6 +312,25 @@ async fn can_go_away<L: Ledger, O: Observer>(
     tokio::select! {
         () = activity.asked_something() => {}
         () = waited_enough => {}
+    }
+}
+
+/// Until an HTTP/2 client that is owed nothing has had time to answer the goodbye. A
+/// PING goes out with GOAWAY, and the conversation ends when that comes back: from a
+/// machine that is gone it never does.
+async fn goodbye_unheard<L: Ledger, O: Observer>(
+    edge: &Edge<L, O>,
+    activity: &Activity,
+    mut stop: watch::Receiver<Stopping>,
+) {
+    until(&mut stop, Stopping::Closing).await;
+    // GOAWAY is said by then.
+    tokio::time::sleep(edge.settings.leave_time).await;
+    loop {
+        tokio::time::sleep(edge.settings.linger).await;
+        if activity.owes_nothing() {
+            return;
+        }
     }
 }
 
