@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use super::tuning::{Database, Network, Tuning};
+use super::tuning::{Admission, Database, Network, Tuning};
 use super::value::{DatabaseUrl, RedisUrl};
 use super::{ConfigError, ServeConfig};
 use crate::store::periods::OVERLAP_MS;
@@ -218,6 +218,26 @@ fn client_waits(network: &Network) -> Result<(), ConfigError> {
     within("--write-timeout", network.write_timeout, bounds)
 }
 
+/// What is accepted at the end of the delay has its whole deadline.
+fn stop_waits(admission: &Admission) -> Result<(), ConfigError> {
+    let (delay, grace) = (admission.shutdown_delay, admission.shutdown_grace);
+    let (left, deadline) = (grace.saturating_sub(delay), admission.request_deadline);
+    if delay.is_zero() || deadline <= left {
+        return Ok(());
+    }
+    refuse(
+        "--shutdown-delay",
+        format!(
+            "is {}, which leaves {} of --shutdown-grace to answer what may take {} \
+             (--request-deadline): shorten it, or raise --shutdown-grace to {} or more",
+            humantime::format_duration(delay),
+            humantime::format_duration(left),
+            humantime::format_duration(deadline),
+            humantime::format_duration(delay.saturating_add(deadline)),
+        ),
+    )
+}
+
 fn waits(tuning: &Tuning) -> Result<(), ConfigError> {
     const MS: Duration = Duration::from_millis(1);
     const HOUR: Duration = Duration::from_secs(3600);
@@ -229,14 +249,7 @@ fn waits(tuning: &Tuning) -> Result<(), ConfigError> {
         tuning.admission.shutdown_grace,
         (Duration::ZERO, HOUR),
     )?;
-    let admission = &tuning.admission;
-    if !admission.shutdown_delay.is_zero() && admission.shutdown_grace <= admission.shutdown_delay {
-        return refuse(
-            "--shutdown-delay",
-            "must be shorter than --shutdown-grace: otherwise no time is left to answer what \
-             was accepted",
-        );
-    }
+    stop_waits(&tuning.admission)?;
     client_waits(&tuning.network)?;
     let bounds = (MS, DATABASE_TIMEOUT_MAX);
     within("--lock-timeout", database.lock_timeout, bounds)?;

@@ -94,8 +94,23 @@ fn waits_fit_into_each_other() {
     );
     check_serve(&["--lock-timeout", "0s"], Some("--lock-timeout"));
     let delay = Some("--shutdown-delay");
-    check_serve(&["--shutdown-delay", "29s"], None);
-    check_serve(&["--shutdown-delay", "30s"], delay);
+    check_serve(&["--shutdown-delay", "20s"], None);
+    check_serve(&["--shutdown-delay", "20001ms"], delay);
+    check_serve(
+        &[
+            "--shutdown-delay",
+            "20001ms",
+            "--request-deadline",
+            "9999ms",
+        ],
+        None,
+    );
+    check_serve(
+        &["--shutdown-delay", "20001ms", "--shutdown-grace", "30001ms"],
+        None,
+    );
+    // A stop without a delay may be as short as it likes.
+    check_serve(&["--shutdown-grace", "1s"], None);
     check_serve(&["--shutdown-grace", "0s"], None);
     check_serve(&["--statement-timeout", "25d"], Some("--statement-timeout"));
     check_serve(&["--request-deadline", "100ms"], None);

@@ -190,7 +190,8 @@ pub struct Network {
 
     /// Time a client may read nothing of an answer that waits for it, before it is closed
     ///
-    /// Whoever reads slowly but reads has all time.
+    /// Whoever reads slowly but reads has all time. Over HTTP/2 reading means 4 KiB of a list or
+    /// of batch results in that time: PINGs and other answers do not count.
     #[arg(long, env = "ENGINE_WRITE_TIMEOUT", default_value = "30s",
           value_name = "TIME", value_parser = value::duration)]
     pub write_timeout: Duration,
@@ -222,7 +223,8 @@ pub struct Admission {
     ///
     /// /readyz is 503 at once and each answer carries `Connection: close` (GOAWAY on HTTP/2);
     /// then the listener closes. Behind a balancer give it the time in which that notices an
-    /// unready engine, such as 10s; a second signal ends it. Counts against --shutdown-grace.
+    /// unready engine, such as 10s; a second signal ends it. Counts against --shutdown-grace, of
+    /// which it leaves at least --request-deadline.
     #[arg(long, env = "ENGINE_SHUTDOWN_DELAY", default_value = "0s",
           value_name = "TIME", value_parser = value::duration)]
     pub shutdown_delay: Duration,
@@ -251,8 +253,9 @@ pub struct Admission {
 
     /// Bytes of lists and batch results that clients have not read; past it 503 `queue_full`
     ///
-    /// Some 200 of the longest. One connection may hold an eighth, so that a client that asks
-    /// and never reads is in nobody's way.
+    /// Some 200 of the longest. One connection may hold an eighth and its last answer, so that a
+    /// client that asks and never reads is in nobody's way. A batch call at work counts by some
+    /// 256 bytes for each transfer, a list once it is known.
     #[arg(long, env = "ENGINE_ANSWER_BYTES_IN_FLIGHT_MAX", default_value = "64MiB",
           value_name = "BYTES", value_parser = value::byte_size)]
     pub answer_bytes_in_flight_max: u64,

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::answers::Held;
+
 /// Written by the connection's socket and requests, read by its watcher; lives
 /// as long as the connection.
 #[derive(Debug, Default)]
@@ -26,6 +28,15 @@ pub(super) struct Activity {
     blocked: AtomicBool,
     /// The client read some of it since the watcher last looked.
     drained: AtomicBool,
+    /// It is HTTP/2: what comes and goes may be a PING, or another stream's.
+    multiplexed: AtomicBool,
+    /// Bytes of large answers that the client has not read yet, or that are being
+    /// worked on.
+    pub(super) unread: Held,
+    /// Large answers that the client has not read yet.
+    waiting: AtomicUsize,
+    /// A slice of one of them left since the watcher last looked.
+    moved: AtomicBool,
 }
 
 impl Activity {
@@ -50,6 +61,11 @@ impl Activity {
         self.heard.load(Ordering::Relaxed) || 0 < self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// Whether no request is here, and no large answer that is not read.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0 && self.waiting.load(Ordering::Relaxed) == 0
+    }
+
     /// Bytes of an answer left.
     pub(super) fn written(&self) {
         self.blocked.store(false, Ordering::Relaxed);
@@ -59,6 +75,25 @@ impl Activity {
     /// None left, for the client does not read.
     pub(super) fn cannot_write(&self) {
         self.blocked.store(true, Ordering::Relaxed);
+    }
+
+    /// A large answer is ready to be read.
+    pub(super) fn answer_waits(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It was, or was given up.
+    pub(super) fn answer_is_gone(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A slice of a large answer left.
+    pub(super) fn moved(&self) {
+        self.moved.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_multiplexed(&self) {
+        self.multiplexed.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn lingers(&self) -> bool {
@@ -84,7 +119,8 @@ pub(super) struct Patience {
     pub(super) header: Duration,
     /// Between requests.
     pub(super) idle: Duration,
-    /// While the client reads nothing of an answer that waits for it.
+    /// While the client reads nothing of an answer that waits for it: no byte of the
+    /// socket's, or of HTTP/2 no slice of a large one.
     pub(super) write: Duration,
 }
 
@@ -116,8 +152,14 @@ impl Watcher {
 
     /// Whether to close it, `passed` after the last look.
     pub(super) fn has_enough(&mut self, activity: &Activity, passed: Duration) -> bool {
+        let multiplexed = activity.multiplexed.load(Ordering::Relaxed);
         let drained = activity.drained.swap(false, Ordering::Relaxed);
-        if drained || !activity.blocked.load(Ordering::Relaxed) {
+        let moved = activity.moved.swap(false, Ordering::Relaxed);
+        // A window that stays shut keeps an answer back while the socket is free, and
+        // what the socket then takes is no progress of that answer.
+        let held = multiplexed && 0 < activity.waiting.load(Ordering::Relaxed);
+        let waits = held || activity.blocked.load(Ordering::Relaxed);
+        if !waits || if held { moved } else { drained } {
             self.unread = Duration::ZERO;
         } else {
             // Before all else: new requests do not make up for unread answers.
@@ -127,14 +169,18 @@ impl Watcher {
             }
         }
         let requests = activity.requests.load(Ordering::Relaxed);
-        // A request in flight has a deadline of its own.
-        if requests != self.requests || 0 < activity.in_flight.load(Ordering::Relaxed) {
-            self.requests = requests;
+        let asked = requests != self.requests;
+        self.requests = requests;
+        // A request in flight has a deadline of its own, an answer the time above.
+        let answers = 0 < activity.in_flight.load(Ordering::Relaxed) || waits;
+        if asked || answers || (drained && !multiplexed) {
             self.quiet = Duration::ZERO;
             return false;
         }
         self.quiet = self.quiet.saturating_add(passed);
-        let limit = if activity.heard.load(Ordering::Relaxed) {
+        // What comes over HTTP/2 after its first request may be no header at all.
+        let is_header = !multiplexed || requests == 0;
+        let limit = if is_header && activity.heard.load(Ordering::Relaxed) {
             self.patience.header
         } else {
             self.patience.idle
@@ -189,16 +235,59 @@ mod tests {
     fn an_answer_that_is_read_slowly_has_all_time() {
         let (activity, mut watcher) = (Activity::default(), watcher());
         activity.request_begins();
+        activity.request_ends();
         for _ in 0..10 {
             activity.written();
             activity.cannot_write();
+            // As a WINDOW_UPDATE would.
+            activity.heard();
             assert!(!watcher.has_enough(&activity, SECOND));
             assert!(!watcher.has_enough(&activity, SECOND));
         }
         activity.written();
+        activity.request_begins();
         for _ in 0..10 {
             assert!(!watcher.has_enough(&activity, SECOND));
         }
+    }
+
+    fn multiplexed() -> Activity {
+        let activity = Activity::default();
+        activity.is_multiplexed();
+        activity.request_begins();
+        activity.request_ends();
+        activity
+    }
+
+    #[test]
+    fn what_a_shut_window_keeps_back_has_the_write_time_whatever_else_is_sent() {
+        let (activity, mut watcher) = (multiplexed(), watcher());
+        activity.answer_waits();
+        for _ in 0..10 {
+            activity.written();
+            assert!(!watcher.has_enough(&activity, SECOND));
+            activity.moved();
+            assert!(!watcher.has_enough(&activity, SECOND));
+        }
+        let looks = [(); 3].map(|()| {
+            activity.request_begins();
+            activity.request_ends();
+            activity.written();
+            watcher.has_enough(&activity, SECOND)
+        });
+        assert_eq!(looks, [false, false, true]);
+    }
+
+    #[test]
+    fn pings_neither_shorten_nor_lengthen_the_idle_time() {
+        let (activity, mut watcher) = (multiplexed(), watcher());
+        let looks = [(); 5].map(|()| {
+            activity.heard();
+            activity.written();
+            watcher.has_enough(&activity, SECOND)
+        });
+        // The first look sees the request.
+        assert_eq!(looks, [false, false, false, false, true]);
     }
 
     #[test]

@@ -30,14 +30,43 @@ pub(super) fn close(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
     let Ok(listener) = listener.into_std() else {
         return Vec::new();
     };
+    all_of(|| listener.accept())
+        .into_iter()
+        .filter_map(|(stream, client)| match in_runtime(stream) {
+            Ok(stream) => Some((stream, client)),
+            Err(error) => {
+                tracing::debug!(%error, "a connection closed before it was served");
+                None
+            }
+        })
+        .collect()
+}
+
+/// Until nobody waits any more: one that went away while it waited is not the last.
+fn all_of<T>(mut accept: impl FnMut() -> io::Result<T>) -> Vec<T> {
     let mut inside = Vec::new();
-    while let Ok((stream, client)) = listener.accept() {
-        match in_runtime(stream) {
-            Ok(stream) => inside.push((stream, client)),
-            Err(error) => tracing::debug!(%error, "a connection closed before it was served"),
+    loop {
+        match accept() {
+            Ok(one) => inside.push(one),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return inside,
+            Err(error) if !is_of_process(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "a listener closes on connections that it cannot accept");
+                return inside;
+            }
         }
     }
-    inside
+}
+
+/// Errors of the connection itself concern nobody else; those of the process,
+/// such as no file descriptor left, would come back at once.
+pub(super) fn is_of_process(error: &io::Error) -> bool {
+    !matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
 }
 
 fn in_runtime(stream: std::net::TcpStream) -> io::Result<TcpStream> {
@@ -69,6 +98,24 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    /// All that came before `end`, which stands for the kernel's last word.
+    #[track_caller]
+    fn check(between: io::ErrorKind, end: io::ErrorKind, expected: &[u8]) {
+        let told = [Ok(1), Err(between), Ok(2), Err(end)];
+        let mut told = told.into_iter().map(|one| one.map_err(io::Error::from));
+        assert_eq!(all_of(|| told.next().unwrap()), expected, "{between}");
+    }
+
+    #[test]
+    fn one_that_went_away_does_not_lose_those_behind_it() {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, OutOfMemory, WouldBlock};
+        check(ConnectionAborted, WouldBlock, &[1, 2]);
+        check(ConnectionReset, WouldBlock, &[1, 2]);
+        check(io::ErrorKind::Interrupted, OutOfMemory, &[1, 2]);
+        check(OutOfMemory, WouldBlock, &[1]);
+        check(WouldBlock, WouldBlock, &[1]);
+    }
 
     #[tokio::test]
     async fn who_is_half_inside_comes_in_and_nobody_else() {

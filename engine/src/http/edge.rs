@@ -6,15 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use tokio::sync::Semaphore;
 
 use super::activity::{Activity, Patience};
-use super::answers::{self, Held};
+use super::answers::{Held, Outgoing};
 use super::body::{BATCH_BYTES_MAX, Budget};
 use super::handle::{self, Call};
 use super::ports::{Ledger, Observer, RequestFacts};
@@ -55,8 +53,8 @@ pub struct Settings {
     /// For a client to read on while an answer waits for it. Default 30 s: longer than
     /// a network that lost its way for a moment.
     pub write_timeout: Duration,
-    /// For a client to read its last answer, when more was sent than was read.
-    /// Default 2 s.
+    /// For a client to read its last answer, when more was sent than was read, and for
+    /// one of HTTP/2 to hear that the engine leaves. Default 2 s.
     pub linger: Duration,
     /// For what is on its way when the listener closes: a handshake begun, a request
     /// over an idle connection. Default 300 ms, a round trip around the world.
@@ -175,8 +173,6 @@ pub(super) struct Connection<L, O> {
     pub(super) edge: Arc<Edge<L, O>>,
     pub(super) client: SocketAddr,
     pub(super) activity: Arc<Activity>,
-    /// Bytes of large answers that its client has not read yet.
-    pub(super) unread: Arc<Held>,
 }
 
 impl<L: Ledger, O: Observer> Connection<L, O> {
@@ -184,7 +180,7 @@ impl<L: Ledger, O: Observer> Connection<L, O> {
     pub(super) async fn serve(
         self: Arc<Self>,
         request: Request<Incoming>,
-    ) -> Result<Response<Full<Bytes>>, Infallible> {
+    ) -> Result<Response<Outgoing>, Infallible> {
         let edge = &*self.edge;
         let started = edge.clock.now();
         let (parts, incoming) = request.into_parts();
@@ -193,16 +189,16 @@ impl<L: Ledger, O: Observer> Connection<L, O> {
         let mut ending = Ending::new(&self, started, &method, request_id.clone());
         let mut call = Call {
             edge,
-            unread: &self.unread,
+            activity: &self.activity,
             parts,
             deadline: started + edge.settings.request_deadline,
             request_id: request_id.to_str().unwrap_or_default(),
         };
         let answer = handle::answer(&mut call, incoming, &mut ending.route).await;
         let mut answer = answer.unwrap_or_else(Answer::from);
-        if ending.route.is_some_and(Route::answers_at_length) {
-            answer.body = answers::hold(answer.body, &edge.answers, &self.unread);
-        }
+        let sliced =
+            version == Version::HTTP_2 && ending.route.is_some_and(Route::answers_at_length);
+        let told = sliced.then(|| Arc::clone(&self.activity));
         ending.answered(&answer);
         answer.closes |= edge.leaving.load(Ordering::Relaxed);
         if answer.closes {
@@ -214,7 +210,7 @@ impl<L: Ledger, O: Observer> Connection<L, O> {
             request_id,
             retry_after: &edge.retry_after,
         };
-        Ok(response(answer, occasion))
+        Ok(response(answer, occasion).map(|body| Outgoing::new(body, told)))
     }
 }
 

@@ -1,7 +1,6 @@
 //! Answers, on their way into a response.
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{ALLOW, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::header::{LINK, RETRY_AFTER};
 use hyper::{Method, Response, StatusCode, Version};
@@ -88,11 +87,11 @@ pub(super) struct Occasion<'a> {
 }
 
 /// The response to that request.
-pub(super) fn response(answer: Answer, occasion: Occasion<'_>) -> Response<Full<Bytes>> {
+pub(super) fn response(answer: Answer, occasion: Occasion<'_>) -> Response<Bytes> {
     let length = answer.body.len();
     let head_only = *occasion.method == Method::HEAD;
     let body = if head_only { Bytes::new() } else { answer.body };
-    let mut response = Response::new(Full::new(body));
+    let mut response = Response::new(body);
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
     let kind = match answer.kind {

@@ -85,7 +85,7 @@ pub async fn serve<L: Ledger, O: Observer>(
                         trouble.is_over();
                         hall.take_in(stream, client);
                     }
-                    Err(error) if is_of_process(&error) => {
+                    Err(error) if door::is_of_process(&error) => {
                         hall.edge.observer.accept_failed();
                         trouble.is(&error);
                         tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -228,13 +228,20 @@ async fn converse<L: Ledger, O: Observer>(
         edge: Arc::clone(edge),
         client,
         activity: Arc::clone(&activity),
-        unread: Arc::default(),
     });
     let service = service_fn(move |request| Arc::clone(&shared).serve(request));
     let ended = if version == Version::HTTP_2 {
+        activity.is_multiplexed();
         let conversation = protocols.http2.serve_connection(socket, service);
+        let unheard = goodbye_unheard(edge, &activity, stop.clone());
         let farewell = pin!(can_go_away(edge, &activity, stop));
-        to_its_end(pin!(conversation), farewell, bored).await
+        let given_up = pin!(async {
+            tokio::select! {
+                () = bored.as_mut() => {}
+                () = unheard => {}
+            }
+        });
+        to_its_end(pin!(conversation), farewell, given_up).await
     } else {
         let conversation = protocols.http1.serve_connection(socket, service);
         to_its_end(pin!(conversation), fell_silent, bored).await
@@ -308,6 +315,25 @@ async fn can_go_away<L: Ledger, O: Observer>(
     }
 }
 
+/// Until an HTTP/2 client that is owed nothing has had time to answer the goodbye. A
+/// PING goes out with GOAWAY, and the conversation ends when that comes back: from a
+/// machine that is gone it never does.
+async fn goodbye_unheard<L: Ledger, O: Observer>(
+    edge: &Edge<L, O>,
+    activity: &Activity,
+    mut stop: watch::Receiver<Stopping>,
+) {
+    until(&mut stop, Stopping::Closing).await;
+    // GOAWAY is said by then.
+    tokio::time::sleep(edge.settings.leave_time).await;
+    loop {
+        tokio::time::sleep(edge.settings.linger).await;
+        if activity.owes_nothing() {
+            return;
+        }
+    }
+}
+
 /// A client's doing: it went away or spoke no HTTP.
 fn ended_early(error: &dyn std::error::Error, client: SocketAddr) {
     tracing::debug!(%error, %client, "a connection ended early");
@@ -345,17 +371,6 @@ async fn refuse(mut stream: TcpStream, answer: bytes::Bytes) {
         Ok(Ok(())) | Err(_) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a refused connection ended early"),
     }
-}
-
-/// Errors of the connection itself concern nobody else; those of the process,
-/// such as no file descriptor left, would come back at once.
-fn is_of_process(error: &io::Error) -> bool {
-    !matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::Interrupted
-    )
 }
 
 /// Whether accepting fails: said when it begins and when it is over, for in

@@ -3,13 +3,14 @@
 use hyper::StatusCode;
 use hyper::body::Incoming;
 
+use super::super::answers::Room;
 use super::super::code::ErrorCode;
 use super::super::ports::{Ledger, Observer};
 use super::super::problem::{Fallible, Problem};
 use super::super::respond::Answer;
 use super::super::wire::account::{self, Shape};
 use super::super::wire::answer;
-use super::{Call, parsed, path_account, unanswered, unread};
+use super::{Call, RESULT_BYTES, parsed, path_account, unanswered, unread};
 use crate::admission::Refused;
 use crate::domain::AccountId;
 use crate::domain::fold::ChangeOutcome;
@@ -21,7 +22,10 @@ pub(super) async fn open<L: Ledger, O: Observer>(
     incoming: Incoming,
 ) -> Fallible<Answer> {
     let body = call.batch_body(incoming).await?;
+    let texts = body.len();
     let (accounts, shape) = parsed(&call.edge.parsing, body, account::open).await?;
+    let results = accounts.len().saturating_mul(RESULT_BYTES);
+    let room = call.room(results.saturating_add(texts))?;
     let opened = call.edge.ledger.open_accounts(accounts).await;
     let opened = opened.map_err(|error| match error {
         OpenError::NotOpened(error) => unanswered(&error, call.request_id),
@@ -35,8 +39,8 @@ pub(super) async fn open<L: Ledger, O: Observer>(
         }
     })?;
     match opened {
-        Opened::Created(rows) => Ok(listed(StatusCode::CREATED, shape, &rows)),
-        Opened::Identical(rows) => Ok(listed(StatusCode::OK, shape, &rows)),
+        Opened::Created(rows) => Ok(listed(StatusCode::CREATED, shape, &rows, room)),
+        Opened::Identical(rows) => Ok(listed(StatusCode::OK, shape, &rows, room)),
         Opened::Conflict(account_id) => Err(about(
             account_id,
             Problem::new(
@@ -69,12 +73,12 @@ pub(super) async fn open<L: Ledger, O: Observer>(
     }
 }
 
-fn listed(status: StatusCode, shape: Shape, rows: &[AccountRow]) -> Answer {
+fn listed(status: StatusCode, shape: Shape, rows: &[AccountRow], room: Room) -> Answer {
     let body = match (shape, rows) {
         (Shape::One, [row]) => answer::account(row),
         (Shape::One | Shape::List, rows) => answer::accounts(rows),
     };
-    Answer::json(status, body)
+    Answer::json(status, room.hold(body))
 }
 
 fn about(account_id: AccountId, mut problem: Box<Problem>) -> Box<Problem> {

@@ -13,12 +13,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use hyper::http::request::Parts;
 use hyper::{HeaderMap, StatusCode, Uri};
 use tokio::sync::Semaphore;
 
-use super::answers::{self, Held};
+use super::activity::Activity;
+use super::answers::{self, Room};
 use super::body::{self, BATCH_BYTES_MAX, Body, SINGLE_BYTES_MAX};
 use super::code::ErrorCode;
 use super::edge::Edge;
@@ -38,14 +40,18 @@ use crate::store::read::{Corruption, ReadError};
 /// pool: no other connection shall wait a millisecond for them.
 const PARSE_INLINE_BYTES_MAX: usize = 64 * 1024;
 
+/// About what the answer says of one transfer or account, without the texts that
+/// were sent with it.
+const RESULT_BYTES: usize = 256;
+
 /// Past the deadline, for answers that are already on their way.
 const BACKSTOP: Duration = Duration::from_millis(500);
 
 /// One request, its body not read yet.
 pub(super) struct Call<'a, L, O> {
     pub(super) edge: &'a Edge<L, O>,
-    /// Bytes of large answers on this connection.
-    pub(super) unread: &'a Held,
+    /// Of its connection: there its large answers count.
+    pub(super) activity: &'a Arc<Activity>,
     pub(super) parts: Parts,
     pub(super) deadline: Instant,
     /// As echoed.
@@ -67,8 +73,8 @@ pub(super) async fn answer<L: Ledger, O: Observer>(
         Found::Route(found, parameter) => {
             *route = Some(found);
             if found.answers_at_length() {
-                // Before anything is done: what is done must be answered.
-                let (edge, own) = (call.edge, call.unread);
+                // Before anything is read; what moves money takes its room later.
+                let (edge, own) = (call.edge, &call.activity.unread);
                 answers::check_room(&edge.answers, own, edge.settings.answers_bytes_max)
                     .map_err(|problem| unread(problem, &incoming))?;
             }
@@ -191,6 +197,18 @@ impl<L: Ledger, O: Observer> Call<'_, L, O> {
     fn forget_head(&mut self) {
         self.parts.headers = HeaderMap::new();
         self.parts.uri = Uri::default();
+    }
+
+    /// Room for an answer of so many bytes.
+    fn room(&self, bytes: usize) -> Fallible<Room> {
+        let bytes_max = self.edge.settings.answers_bytes_max;
+        Room::take(bytes, &self.edge.answers, self.activity, bytes_max)
+    }
+
+    /// A list, whose length is known now. Nothing was done for it but reading.
+    fn listed(&self, body: Bytes) -> Fallible<Answer> {
+        let room = self.room(body.len())?;
+        Ok(Answer::json(StatusCode::OK, room.hold(body)))
     }
 
     async fn single_body(&self, incoming: Incoming) -> Fallible<Body> {

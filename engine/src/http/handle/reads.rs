@@ -44,7 +44,7 @@ pub(super) async fn accounts<L: Ledger, O: Observer>(call: &Call<'_, L, O>) -> F
     let (after, limit) = query::accounts(call.parts.uri.query())?;
     let rows = call.edge.ledger.accounts(after, limit).await;
     let rows = rows.map_err(|error| unanswered(&error, call.request_id))?;
-    let mut listed = Answer::json(StatusCode::OK, answer::accounts(&rows));
+    let mut listed = call.listed(answer::accounts(&rows))?;
     // A full page may be the last; the next one is then empty.
     if rows.len() == usize::from(limit.get())
         && let Some(last) = rows.last()
@@ -92,7 +92,7 @@ async fn list<L: Ledger, O: Observer>(
         ),
         HistoryError::Read(error) => unanswered(&error, call.request_id),
     })?;
-    let mut listed = Answer::json(StatusCode::OK, answer::history(&page.rows, view));
+    let mut listed = call.listed(answer::history(&page.rows, view))?;
     listed.next = page
         .next
         .map(|last| next_page(call, query::transfer_cursor(last)));

@@ -12,7 +12,7 @@ use super::super::problem::{Fallible, Problem, code_of_refused, status_of_refuse
 use super::super::respond::Answer;
 use super::super::wire::answer;
 use super::super::wire::transfer::{self, BATCH_TRANSFERS_MAX, Mode, Original, Sender};
-use super::{Call, parsed, unanswered, unread};
+use super::{Call, RESULT_BYTES, parsed, unanswered, unread};
 use crate::admission::Refused;
 use crate::domain::{DecimalAmount, Outcome, TransferId, TransferRequest};
 use crate::store::read::Record;
@@ -126,6 +126,8 @@ pub(super) async fn many<L: Ledger, O: Observer>(
         transfer::batch(text, &principal)
     })
     .await?;
+    // What is done must be answered, whoever reads it.
+    let room = call.room(requests.len().saturating_mul(RESULT_BYTES))?;
     let ledger = &call.edge.ledger;
     let results = match mode {
         Mode::Separate => ledger.transfers(requests, call.deadline).await,
@@ -145,7 +147,7 @@ pub(super) async fn many<L: Ledger, O: Observer>(
         }
     }
     let body = answer::results(results.into_iter());
-    Ok(Answer::json(StatusCode::OK, body))
+    Ok(Answer::json(StatusCode::OK, room.hold(body)))
 }
 
 /// `POST /transactions/{txn_id}/reversal`.

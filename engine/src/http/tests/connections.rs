@@ -323,3 +323,29 @@ async fn an_engine_that_leaves_serves_on_and_asks_its_clients_to_go() {
         .unwrap()
         .unwrap();
 }
+
+/// GOAWAY is sent with a PING, whose answer ends the conversation.
+#[tokio::test]
+async fn a_peer_that_is_gone_does_not_hold_the_stop() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const EMPTY_SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let day = Duration::from_secs(24 * 3600);
+    let settings = Settings {
+        header_timeout: day,
+        idle_timeout: day,
+        write_timeout: day,
+        linger: Duration::from_millis(50),
+        ..Settings::default()
+    };
+    let served = with_accounts(settings).await;
+    let mut gone = served.connect().await;
+    gone.send(PREFACE).await;
+    gone.send(EMPTY_SETTINGS).await;
+    // Spoken to, so its conversation has begun.
+    gone.stream.read_exact(&mut [0; 9]).await.unwrap();
+    served.stop.send(Stopping::Closing).unwrap();
+    tokio::time::timeout(PATIENCE, served.serving)
+        .await
+        .unwrap()
+        .unwrap();
+}

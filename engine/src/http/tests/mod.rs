@@ -10,4 +10,5 @@ mod fake;
 mod routes;
 mod state;
 mod trouble;
+mod unread;
 mod watch;
