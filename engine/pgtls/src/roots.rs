@@ -21,6 +21,8 @@ pub enum RootsError {
     Content(PathBuf, String),
     /// This machine trusts nobody.
     System(String),
+    /// `sslmode=verify-ca` without authorities of its own.
+    Unnamed,
 }
 
 impl fmt::Display for RootsError {
@@ -36,6 +38,10 @@ impl fmt::Display for RootsError {
                 formatter,
                 "this machine trusts nobody ({why}): install ca-certificates, or name a file \
                  of authorities (sslrootcert)"
+            ),
+            Self::Unnamed => formatter.write_str(
+                "sslmode=verify-ca needs sslrootcert=FILE (or --database-ca-file): it looks at \
+                 no name, so any public certificate would do; or use sslmode=verify-full",
             ),
         }
     }
