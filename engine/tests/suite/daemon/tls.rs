@@ -227,6 +227,32 @@ async fn a_certificate_that_turns_bad_takes_the_server_away_until_it_is_good_aga
     server.private.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn prefer_goes_on_without_tls_if_the_server_knows_no_version_in_use() {
+    let server = Encrypted::start().await;
+    let old = [
+        "ALTER SYSTEM SET ssl_min_protocol_version = 'TLSv1'",
+        "ALTER SYSTEM SET ssl_max_protocol_version = 'TLSv1.1'",
+        "SELECT pg_reload_conf()",
+    ];
+    tell(&server.url, &old).await;
+    let required = server.by(NAME, "require", None);
+    eventually("too old", async || Link::open(&required).await.is_err()).await;
+    let daemon = Daemon::start_on(&server.by(NAME, "prefer", None), &[]).await;
+    daemon.open(1, 10).await;
+    let pay = r#"{"from":0,"to":1,"amount":3}"#;
+    assert_eq!(daemon.post("/transaction", pay).await.status, 200);
+    for session in ["engine", "engine-watch"] {
+        let encrypted = ask(&server.url, &format!("{ENGINES} '{session}'")).await;
+        assert_eq!(encrypted.as_deref(), Some("false"), "{session}");
+    }
+    let ended = daemon.stop().await;
+    assert_eq!(ended.code, Some(0));
+    let told = |line: &&String| line.contains("sslmode=prefer");
+    assert!(ended.log.iter().any(|line| told(&line)), "{:?}", ended.log);
+    server.private.stop().await;
+}
+
 /// Lets a running Redis speak TLS; its URL, or none if it was built without.
 async fn encrypt_redis(url: &str, folder: &Path) -> Option<String> {
     let client = redis::Client::open(url).unwrap();
