@@ -37,7 +37,7 @@ use tokio_rustls::client::TlsStream;
 pub use binding::server_end_point;
 pub use connect::{Connector, MaybeEncrypted};
 pub use hosts::Named;
-pub use roots::RootsError;
+pub use roots::{RootsError, system_pem};
 pub use url::{UrlError, with_root_file};
 
 /// How much TLS is asked for: `sslmode`, as libpq defines it.

@@ -322,13 +322,30 @@ async fn redis_is_spoken_to_by_tls_and_a_wrong_one_only_costs_time() {
     };
     let arguments = with(&good);
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let daemon = Daemon::start_on(&url, &[&arguments[..], &["--cache-ttl", "1s"]].concat()).await;
+    let arguments = [&arguments[..], &["--cache-ttl", "1s"]].concat();
+    // With a file of its own, what the machine trusts is not even looked at.
+    let unread = ("SSL_CERT_FILE", Path::new("/nowhere.pem"));
+    let daemon = Daemon::start_with_variable(&url, unread, &arguments).await;
     daemon.open(3, 10).await;
     until_redis(&daemon, "ok").await;
     eventually("served by the cache", async || {
         daemon.get("/balance/3").await.json()["cached"] == true
     })
     .await;
+    assert_eq!(daemon.stop().await.code, Some(0));
+
+    // Without one, a certificate that nobody can read does not spoil the others.
+    let machine = folder.path().join("machine.pem");
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let text = broken.to_owned() + &std::fs::read_to_string(&good).unwrap();
+    std::fs::write(&machine, text).unwrap();
+    let daemon = Daemon::start_with_variable(
+        &url,
+        ("SSL_CERT_FILE", &machine),
+        &["--redis-url", &encrypted],
+    )
+    .await;
+    until_redis(&daemon, "ok").await;
     assert_eq!(daemon.stop().await.code, Some(0));
 
     let arguments = with(&bad);
