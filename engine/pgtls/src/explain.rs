@@ -67,11 +67,21 @@ fn certificate(error: &CertificateError, host: &str, roots: &Roots) -> String {
         CertificateError::NotValidForName => {
             format!("the certificate is not for {host}: use the name it is for")
         }
-        CertificateError::NotValidForNameContext { presented, .. } => format!(
-            "the certificate is not for {host} but for {}: use that name (sslmode=verify-ca \
-             would not look at it)",
-            names(presented)
-        ),
+        CertificateError::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+            format!(
+                "the certificate of {host} names nobody (it has no subjectAltName): reissue it \
+                 with one"
+            )
+        }
+        CertificateError::NotValidForNameContext { presented, .. } => {
+            let next = match roots {
+                Roots::File(_) => " (sslmode=verify-ca would not look at it)",
+                // Without a file it would take any public certificate.
+                Roots::System | Roots::Unset => "",
+            };
+            let names = names(presented);
+            format!("the certificate is not for {host} but for {names}: use that name{next}")
+        }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
             format!("the certificate of {host} has expired: renew it, or set this machine's clock")
         }
@@ -85,8 +95,5 @@ fn certificate(error: &CertificateError, host: &str, roots: &Roots) -> String {
 /// As the certificate gives them: `DnsName("localhost")` is for programmers.
 fn names(presented: &[String]) -> String {
     let quoted = |name: &String| name.split('"').nth(1).unwrap_or(name).to_owned();
-    match presented {
-        [] => "no name at all".to_owned(),
-        some => some.iter().map(quoted).collect::<Vec<_>>().join(", "),
-    }
+    presented.iter().map(quoted).collect::<Vec<_>>().join(", ")
 }

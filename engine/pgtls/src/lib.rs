@@ -2,7 +2,8 @@
 //!
 //! Owns: what a database URL says about TLS, whom a session trusts, the question
 //! whether a server speaks TLS, the handshake, and errors in words that help.
-//! Never: opens a socket, retries, or shows a URL (it may hold a password).
+//! Never: shows a URL (it may hold a password), or tries again but where libpq
+//! does: in plaintext, with `prefer`, after a handshake that failed.
 //! Bound: authority files are read once, when the URL is; nothing grows after.
 //! Invariant: with `require` and above no byte of a session, not even the user's
 //! name, is sent unencrypted; with `verify-full` none to another server either.
@@ -11,16 +12,19 @@
 mod binding;
 mod connect;
 mod explain;
+mod hosts;
 mod roots;
 #[cfg(test)]
 mod tests;
 mod url;
 mod verify;
 
+use std::error::Error as _;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -32,7 +36,8 @@ use tokio_rustls::client::TlsStream;
 
 pub use binding::server_end_point;
 pub use connect::{Connector, MaybeEncrypted};
-pub use roots::RootsError;
+pub use hosts::Named;
+pub use roots::{RootsError, system_pem};
 pub use url::{UrlError, with_root_file};
 
 /// How much TLS is asked for: `sslmode`, as libpq defines it.
@@ -115,16 +120,6 @@ pub struct Database {
     pub tls: Tls,
 }
 
-impl Database {
-    /// Connects to the first host that can be used.
-    ///
-    /// # Errors
-    /// Of the last one.
-    pub async fn connect(&self) -> Result<Session, tokio_postgres::Error> {
-        self.config.connect(self.tls.clone()).await
-    }
-}
-
 /// A connection for statements, and what drives it.
 pub type Session = (Client, Connection<Socket, MaybeEncrypted<Socket>>);
 
@@ -153,6 +148,8 @@ pub struct Tls {
     roots: Roots,
     /// None: TLS is never wanted.
     client: Option<Arc<ClientConfig>>,
+    /// Whether it was said that sessions go on without it.
+    was_said: Arc<AtomicBool>,
 }
 
 impl Tls {
@@ -167,6 +164,7 @@ impl Tls {
             mode,
             roots,
             client,
+            was_said: Arc::default(),
         })
     }
 
@@ -202,6 +200,45 @@ impl Tls {
             return Ok(MaybeEncrypted::Plain(stream));
         }
         Err(TlsError::NotOffered)
+    }
+
+    /// Whether that error is no obstacle: with `prefer` who cannot agree on TLS is
+    /// spoken to without, over a new socket. Said once, in the log.
+    #[must_use]
+    pub fn may_go_without(&self, error: &TlsError) -> bool {
+        let may = self.mode == Mode::Prefer && matches!(error, TlsError::Handshake(_));
+        if may && !self.was_said.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                reason = %error,
+                "no TLS with PostgreSQL: going on without, as sslmode=prefer (the default) has \
+                 it; mend the server's certificate or TLS version, or say sslmode=disable"
+            );
+        }
+        may
+    }
+
+    /// Connects to the one host of `config`, made by [`Self::prepare`].
+    ///
+    /// # Errors
+    /// Those of tokio-postgres; [`TlsError`] is their source if it was TLS.
+    pub async fn connect(&self, config: &Config) -> Result<Session, tokio_postgres::Error> {
+        let connected = config.connect(self.clone()).await;
+        let Err(error) = &connected else {
+            return connected;
+        };
+        let failed = error.source().and_then(|source| source.downcast_ref());
+        if failed.is_some_and(|error| self.may_go_without(error)) {
+            return config.connect(self.without()).await;
+        }
+        connected
+    }
+
+    /// The same for who has decided to go on without.
+    fn without(&self) -> Self {
+        Self {
+            client: None,
+            ..self.clone()
+        }
     }
 
     async fn handshake<S>(

@@ -10,7 +10,7 @@ use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio_rustls::TlsAcceptor;
 
-use super::{MaybeEncrypted, Mode, Roots, SSL_REQUEST, Tls, TlsError};
+use super::{Database, MaybeEncrypted, Mode, Roots, SSL_REQUEST, Tls, TlsError};
 
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -36,7 +36,11 @@ impl Authority {
     }
 
     fn server(&self, name: &str, last_year: i32) -> TlsAcceptor {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        self.server_of(vec![name.to_owned()], last_year)
+    }
+
+    fn server_of(&self, names: Vec<String>, last_year: i32) -> TlsAcceptor {
+        let mut params = CertificateParams::new(names).unwrap();
         params.not_before = date_time_ymd(2000, 1, 1);
         params.not_after = date_time_ymd(last_year, 1, 1);
         let key = KeyPair::generate().unwrap();
@@ -165,6 +169,33 @@ async fn a_server_is_known_by_its_address_too() {
     assert!(matches!(met, Ok(true)), "{met:?}");
     let (met, _) = meet(&tls, "127.0.0.2", b'S', acceptor).await;
     assert!(met.is_err());
+}
+
+#[tokio::test]
+async fn a_certificate_without_names_is_told_from_one_of_another_name() {
+    let authority = Authority::new();
+    let tls = Tls::new(Mode::VerifyFull, Roots::File(authority.file())).unwrap();
+    let other = authority.server("other.example", 4_000);
+    for (server, expected) in [
+        (authority.server_of(Vec::new(), 4_000), "no subjectAltName"),
+        (other, "other.example: use that name (sslmode=verify-ca"),
+    ] {
+        let (met, said) = meet(&tls, "db.example", b'S', server).await;
+        let error = met.expect_err(expected).to_string();
+        assert!(error.contains(expected), "{error}");
+        assert_eq!(said, b"");
+    }
+}
+
+#[test]
+fn verify_ca_needs_authorities_of_its_own() {
+    let error = Tls::new(Mode::VerifyCa, Roots::Unset).expect_err("any certificate would do");
+    let error = error.to_string();
+    assert!(error.contains("needs sslrootcert"), "{error}");
+    let url = "postgres://u:hunter2@h/d?sslmode=verify-ca";
+    let error = url.parse::<Database>().expect_err("as well").to_string();
+    assert!(error.contains("--database-ca-file"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
 }
 
 #[test]

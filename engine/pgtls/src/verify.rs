@@ -23,7 +23,9 @@ use super::{Mode, Roots};
 pub(super) fn client(mode: Mode, named: &Roots) -> Result<ClientConfig, RootsError> {
     let provider = Arc::new(ring::default_provider());
     let roots = match (roots::read(named)?, mode) {
-        (None, Mode::VerifyCa | Mode::VerifyFull) => Some(roots::system()?),
+        (None, Mode::VerifyFull) => Some(roots::system()?),
+        // As libpq: everybody can have a certificate for some name.
+        (None, Mode::VerifyCa) => return Err(RootsError::Unnamed),
         (read, _) => read,
     };
     let verifier = verifier(mode, roots, &provider)?;

@@ -84,6 +84,8 @@ pub enum CacheError {
     InvalidUrl,
     /// The file of authorities cannot be used, and why.
     CaFile(PathBuf, String),
+    /// This machine trusts nobody, and no file was named.
+    Roots(String),
 }
 
 impl fmt::Display for CacheError {
@@ -99,6 +101,10 @@ impl fmt::Display for CacheError {
                     path.display()
                 )
             }
+            Self::Roots(why) => write!(
+                formatter,
+                "no authorities to check Redis' certificate by: {why}; for Redis alone, --redis-ca-file"
+            ),
         }
     }
 }

@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, IntoConnectionInfo, RedisError, Script,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, RedisError, Script,
     ServerErrorKind, TlsCertificates,
 };
 use rustls::pki_types::CertificateDer;
@@ -280,25 +280,37 @@ impl Store {
 
 fn client(url: &str, ca_file: Option<&Path>) -> Result<Client, CacheError> {
     // The error's text may repeat the URL.
-    let Some(path) = ca_file else {
-        return Client::open(url).map_err(|_secret| CacheError::InvalidUrl);
-    };
-    let unusable = |why: String| CacheError::CaFile(path.to_owned(), why);
-    let text = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
-    let authorities = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-    // redis-rs would take an empty file, and then refuse every server.
-    if authorities.is_ok_and(|authorities| authorities.is_empty()) {
-        return Err(unusable(
-            "no certificate in it; it must be PEM (-----BEGIN CERTIFICATE-----)".to_owned(),
-        ));
+    let client = Client::open(url).map_err(|_secret| CacheError::InvalidUrl)?;
+    let info = client.get_connection_info().clone();
+    if !matches!(info.addr(), ConnectionAddr::TcpTls { .. }) {
+        return Ok(client);
     }
+    let unusable = |why: String| match ca_file {
+        Some(path) => CacheError::CaFile(path.to_owned(), why),
+        None => CacheError::Roots(why),
+    };
+    // Read once, here: redis-rs would take authorities of its own, at each attempt.
+    let text = match ca_file {
+        Some(path) => authorities(path).map_err(unusable)?,
+        None => pgtls::system_pem().map_err(|error| unusable(error.to_string()))?,
+    };
     let certificates = TlsCertificates {
         client_tls: None,
         root_cert: Some(text),
     };
-    let info = url.into_connection_info();
-    let info = info.map_err(|_secret| CacheError::InvalidUrl)?;
     Client::build_with_tls(info, certificates).map_err(|error| unusable(error.to_string()))
+}
+
+fn authorities(path: &Path) -> Result<Vec<u8>, String> {
+    let text = std::fs::read(path).map_err(|error| error.to_string())?;
+    let authorities = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    // redis-rs would take an empty file, and then refuse every server.
+    if authorities.is_ok_and(|authorities| authorities.is_empty()) {
+        return Err(
+            "no certificate in it; it must be PEM (-----BEGIN CERTIFICATE-----)".to_owned(),
+        );
+    }
+    Ok(text)
 }
 
 /// Written at each connect, for a second.

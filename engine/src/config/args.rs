@@ -96,11 +96,12 @@ pub(super) struct ServeArgs {
     /// attempt.
     ///
     /// sslmode= at its end says how much TLS, as in libpq: disable; prefer (the default: if the
-    /// server speaks it); require (always, but whoever answers is believed, unless a file of
-    /// authorities is given); verify-ca (an authority must vouch for the server);
+    /// server speaks it and both can agree); require (always, but whoever answers is believed,
+    /// unless a file of authorities is given); verify-ca (an authority of the file must vouch for
+    /// the server);
     /// verify-full (and for this very host name: for every network that is not your own).
-    /// sslrootcert=FILE names the authorities, PEM; without it verify-* believes those that
-    /// this machine trusts. A Unix socket has no TLS.
+    /// sslrootcert=FILE names the authorities, PEM; without it verify-full believes those that
+    /// this machine trusts, and verify-ca is refused. A Unix socket has no TLS.
     #[arg(
         long,
         env = "ENGINE_DATABASE_URL",

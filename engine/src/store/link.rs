@@ -88,7 +88,7 @@ impl Link {
         }
         // The time to connect does not count the sign-in: a server that is stopped
         // accepts connections and says nothing.
-        let connected = config.connect(database.tls.clone());
+        let connected = database.tls.connect(&config);
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, connected).await;
         let connected = connected.map_err(|_elapsed| LinkError::Silent(CONNECT_TIMEOUT))?;
         let (client, connection) = connected.map_err(LinkError::of)?;

@@ -357,7 +357,7 @@ impl SessionManager {
         for target in targets {
             let config = self.settings.session_config(&target);
             let connected = tokio::select! {
-                connected = config.connect(self.settings.route.tls()) => connected,
+                connected = self.settings.route.tls().connect(&config) => connected,
                 () = lifeline.cut() => return Err(Unopened::Left),
             };
             match connected {

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use pgtls::Database;
+use pgtls::{Database, Named};
 use tokio::sync::watch;
 
 use super::choose::{Candidate, choose};
 use super::durability::Durability;
 use super::ear::{self, Ear};
 use super::facts::Facts;
-use super::named::{Named, Resolver};
+use super::named::Resolver;
 use super::trail::Trail;
 use super::{Outlook, Replica, Route, Side, Target};
 use crate::domain::DatabaseIdentity;
@@ -180,7 +180,7 @@ impl Lookout {
         );
         Box::pin(async move {
             tokio::time::sleep(pause).await;
-            let targets = tokio::time::timeout(limit, named.resolve(&resolver)).await;
+            let targets = tokio::time::timeout(limit, resolver.targets(&named)).await;
             let targets = targets.ok().flatten();
             Step::Resolved { host, targets }
         })

@@ -19,7 +19,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use pgtls::{Database, Tls};
+use pgtls::{Database, Named, Tls};
 use tokio::sync::watch;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
@@ -27,7 +27,6 @@ use tokio_postgres::config::Host;
 pub use durability::{Durability, Mode, Replication};
 pub use facts::Facts;
 pub use lookout::{Lookout, LookoutSettings};
-use named::Named;
 pub use named::{Names, Resolver};
 
 /// When nobody said how long a silent peer is waited for.
@@ -63,35 +62,11 @@ impl Target {
     /// The database at this target alone: who signs in, and how it is protected.
     #[must_use]
     pub fn narrow(&self, database: &Database) -> Config {
-        let config = &database.config;
-        let mut only = Config::new();
-        if let Some(user) = config.get_user() {
-            only.user(user);
-        }
-        if let Some(password) = config.get_password() {
-            only.password(password);
-        }
-        if let Some(name) = config.get_dbname() {
-            only.dbname(name);
-        }
-        if let Some(options) = config.get_options() {
-            only.options(options);
-        }
-        if let Some(name) = config.get_application_name() {
-            only.application_name(name);
-        }
-        database.tls.prepare(&self.host, &mut only);
-        only.channel_binding(config.get_channel_binding())
-            .target_session_attrs(config.get_target_session_attrs())
-            .port(self.port);
-        match &self.host {
-            Host::Tcp(name) => only.host(name),
-            Host::Unix(folder) => only.host_path(folder),
-        };
-        if let Some(ip) = self.ip {
-            only.hostaddr(ip);
-        }
-        only
+        database.at(&Named {
+            host: self.host.clone(),
+            ip: self.ip,
+            port: self.port,
+        })
     }
 }
 
@@ -169,10 +144,10 @@ impl Route {
         &self.database
     }
 
-    /// The connector for tokio-postgres.
+    /// How the way is protected.
     #[must_use]
-    pub fn tls(&self) -> Tls {
-        self.database.tls.clone()
+    pub const fn tls(&self) -> &Tls {
+        &self.database.tls
     }
 
     /// Unacknowledged data for so long means that the peer is gone, not slow.
@@ -187,7 +162,7 @@ impl Route {
         let Some(outlook) = &self.outlook else {
             let mut targets = Vec::new();
             for named in Named::all(&self.database.config) {
-                targets.extend(named.resolve(&Resolver::System).await.unwrap_or_default());
+                targets.extend(Resolver::System.targets(&named).await.unwrap_or_default());
             }
             return (targets, Lifeline::default());
         };

@@ -1,7 +1,6 @@
-//! The hosts that a database URL names, and what their names lead to.
+//! What the host names of a database URL lead to.
 //!
-//! Owns: the reading of hosts, addresses and ports, and the asking of the name
-//! service.
+//! Owns: the asking of the name service.
 //! Never: remembers an answer: the failover of a managed database is a change of
 //! its name's address.
 //! Bound: `TARGETS_MAX` addresses per name; the caller bounds the time.
@@ -10,7 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tokio_postgres::Config;
+use pgtls::Named;
 use tokio_postgres::config::Host;
 
 use super::Target;
@@ -41,6 +40,30 @@ impl fmt::Debug for Resolver {
 }
 
 impl Resolver {
+    /// A host's addresses as of now; `None` if the name cannot be resolved. Asked again
+    /// at every attempt: the failover of a managed database is a change of name.
+    pub(super) async fn targets(&self, named: &Named) -> Option<Vec<Target>> {
+        let target = |ip| Target {
+            host: named.host.clone(),
+            ip,
+            port: named.port,
+        };
+        match (&named.host, named.ip) {
+            (Host::Unix(_), _) => Some(vec![target(None)]),
+            (Host::Tcp(_), Some(ip)) => Some(vec![target(Some(ip))]),
+            (Host::Tcp(name), None) => {
+                let mut targets: Vec<Target> = Vec::new();
+                for ip in self.addresses_of(name, named.port).await? {
+                    let target = target(Some(ip));
+                    if targets.len() < TARGETS_MAX && !targets.contains(&target) {
+                        targets.push(target);
+                    }
+                }
+                Some(targets)
+            }
+        }
+    }
+
     async fn addresses_of(&self, name: &str, port: u16) -> Option<Vec<IpAddr>> {
         match self {
             Self::System => {
@@ -52,62 +75,10 @@ impl Resolver {
     }
 }
 
-/// One host of a URL, not resolved yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Named {
-    host: Host,
-    /// Given beside the name, so that no name service is asked.
-    ip: Option<IpAddr>,
-    port: u16,
-}
-
-impl Named {
-    /// The hosts of a URL, in its order.
-    pub(super) fn all(config: &Config) -> Vec<Self> {
-        let (hosts, ips, ports) = (
-            config.get_hosts(),
-            config.get_hostaddrs(),
-            config.get_ports(),
-        );
-        (0..hosts.len().max(ips.len()))
-            .filter_map(|index| {
-                let ip = ips.get(index).copied();
-                let named = hosts.get(index).cloned();
-                let host = named.or_else(|| ip.map(|ip| Host::Tcp(ip.to_string())))?;
-                let port = ports.get(index).or_else(|| ports.first()).copied();
-                let port = port.unwrap_or(5432);
-                Some(Self { host, ip, port })
-            })
-            .collect()
-    }
-
-    /// Its addresses as of now; `None` if the name cannot be resolved. Asked again
-    /// at every attempt: the failover of a managed database is a change of name.
-    pub(super) async fn resolve(&self, resolver: &Resolver) -> Option<Vec<Target>> {
-        let target = |ip| Target {
-            host: self.host.clone(),
-            ip,
-            port: self.port,
-        };
-        match (&self.host, self.ip) {
-            (Host::Unix(_), _) => Some(vec![target(None)]),
-            (Host::Tcp(_), Some(ip)) => Some(vec![target(Some(ip))]),
-            (Host::Tcp(name), None) => {
-                let mut targets: Vec<Target> = Vec::new();
-                for ip in resolver.addresses_of(name, self.port).await? {
-                    let target = target(Some(ip));
-                    if targets.len() < TARGETS_MAX && !targets.contains(&target) {
-                        targets.push(target);
-                    }
-                }
-                Some(targets)
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio_postgres::Config;
+
     use super::*;
 
     #[track_caller]

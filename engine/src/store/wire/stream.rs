@@ -38,23 +38,28 @@ impl Stream {
         if let Some(dialed) = crate::simulation::dial(&target.host, target.port).await {
             return Ok(dialed.map(Self::Simulated)?);
         }
-        let (name, socket) = match (&target.host, target.ip) {
+        let name = match &target.host {
             // It never leaves the machine: no TLS.
-            (Host::Unix(folder), _) => {
+            Host::Unix(folder) => {
                 let path = folder.join(format!(".s.PGSQL.{}", target.port));
                 return Ok(Self::Unix(UnixStream::connect(path).await?));
             }
-            (Host::Tcp(name), Some(ip)) => (name, TcpStream::connect((ip, target.port)).await?),
-            (Host::Tcp(name), None) => (
-                name,
-                TcpStream::connect((name.as_str(), target.port)).await?,
-            ),
+            Host::Tcp(name) => name,
         };
-        // Before the handshake: a server may fall silent in it as well.
-        set_options(&socket, silence_max)?;
-        Ok(match tls.secure(socket, name).await? {
-            MaybeEncrypted::Plain(socket) => Self::Tcp(socket),
-            MaybeEncrypted::Encrypted(stream) => Self::Tls(Box::new(TlsSocket::new(*stream))),
+        let dial = async || {
+            let socket = match target.ip {
+                Some(ip) => TcpStream::connect((ip, target.port)).await?,
+                None => TcpStream::connect((name.as_str(), target.port)).await?,
+            };
+            // Before the handshake: a server may fall silent in it as well.
+            set_options(&socket, silence_max)?;
+            Ok::<_, WireError>(socket)
+        };
+        Ok(match tls.secure(dial().await?, name).await {
+            Ok(MaybeEncrypted::Plain(socket)) => Self::Tcp(socket),
+            Ok(MaybeEncrypted::Encrypted(stream)) => Self::Tls(Box::new(TlsSocket::new(*stream))),
+            Err(error) if tls.may_go_without(&error) => Self::Tcp(dial().await?),
+            Err(error) => return Err(error.into()),
         })
     }
 

@@ -161,6 +161,11 @@ impl TlsSocket {
 
 impl Drop for TlsSocket {
     fn drop(&mut self) {
+        // What is encrypted and not sent was given up by who wrote it: a COMMIT that
+        // was reported lost must not follow now.
+        if self.is_behind() {
+            return;
+        }
         // Without a farewell the server logs an attack that was none. If the socket
         // takes nothing now, then so be it.
         self.session.send_close_notify();
@@ -182,5 +187,93 @@ impl io::Write for Sender<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use pgtls::{Database, MaybeEncrypted};
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::ServerConfig;
+    use rustls::crypto::ring;
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    const COMMIT: &[u8] = b"COMMIT, and that it was given up is known";
+
+    fn acceptor() -> TlsAcceptor {
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], private)
+            .unwrap();
+        // Unread, they would turn the end of the socket into a reset.
+        config.send_tls13_tickets = 0;
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// Two ends of a session.
+    async fn session() -> (TlsSocket, tokio_rustls::server::TlsStream<TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.read_exact(&mut [0; 8]).await.unwrap();
+            socket.write_all(b"S").await.unwrap();
+            acceptor().accept(socket).await.unwrap()
+        });
+        let url = "host=localhost user=u sslmode=require";
+        let tls = url.parse::<Database>().unwrap().tls;
+        let socket = TcpStream::connect(address).await.unwrap();
+        let Ok(MaybeEncrypted::Encrypted(stream)) = tls.secure(socket, "localhost").await else {
+            panic!("no session");
+        };
+        (TlsSocket::new(*stream), server.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn what_was_given_up_is_not_sent_when_the_socket_is_dropped() {
+        let (mut ours, mut theirs) = session().await;
+        // Until the system's buffers are full.
+        while !ours.is_behind() {
+            drop(ours.try_write(&[b'x'; 64 * 1024]));
+        }
+        ours.try_write(COMMIT).unwrap();
+        let mut said = vec![0; 64 * 1024];
+        // There is room again: only the drop could send more.
+        while !is_writable(&ours.socket).await {
+            let read = theirs.read(&mut said[..]).await.unwrap();
+            assert_ne!(read, 0);
+        }
+        drop(ours);
+        said.clear();
+        // It ends in the middle of a record.
+        drop(theirs.read_to_end(&mut said).await);
+        let found = said.windows(COMMIT.len()).any(|window| window == COMMIT);
+        assert!(!found, "a statement that was given up was sent");
+    }
+
+    async fn is_writable(socket: &TcpStream) -> bool {
+        let wait = std::time::Duration::from_millis(1);
+        tokio::time::timeout(wait, socket.writable()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_session_that_owes_nothing_says_farewell() {
+        let (ours, mut theirs) = session().await;
+        drop(ours);
+        let read = theirs.read(&mut [0; 1]).await;
+        assert!(matches!(read, Ok(0)), "{read:?}");
     }
 }

@@ -227,6 +227,32 @@ async fn a_certificate_that_turns_bad_takes_the_server_away_until_it_is_good_aga
     server.private.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn prefer_goes_on_without_tls_if_the_server_knows_no_version_in_use() {
+    let server = Encrypted::start().await;
+    let old = [
+        "ALTER SYSTEM SET ssl_min_protocol_version = 'TLSv1'",
+        "ALTER SYSTEM SET ssl_max_protocol_version = 'TLSv1.1'",
+        "SELECT pg_reload_conf()",
+    ];
+    tell(&server.url, &old).await;
+    let required = server.by(NAME, "require", None);
+    eventually("too old", async || Link::open(&required).await.is_err()).await;
+    let daemon = Daemon::start_on(&server.by(NAME, "prefer", None), &[]).await;
+    daemon.open(1, 10).await;
+    let pay = r#"{"from":0,"to":1,"amount":3}"#;
+    assert_eq!(daemon.post("/transaction", pay).await.status, 200);
+    for session in ["engine", "engine-watch"] {
+        let encrypted = ask(&server.url, &format!("{ENGINES} '{session}'")).await;
+        assert_eq!(encrypted.as_deref(), Some("false"), "{session}");
+    }
+    let ended = daemon.stop().await;
+    assert_eq!(ended.code, Some(0));
+    let told = |line: &&String| line.contains("sslmode=prefer");
+    assert!(ended.log.iter().any(|line| told(&line)), "{:?}", ended.log);
+    server.private.stop().await;
+}
+
 /// Lets a running Redis speak TLS; its URL, or none if it was built without.
 async fn encrypt_redis(url: &str, folder: &Path) -> Option<String> {
     let client = redis::Client::open(url).unwrap();
@@ -296,13 +322,30 @@ async fn redis_is_spoken_to_by_tls_and_a_wrong_one_only_costs_time() {
     };
     let arguments = with(&good);
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let daemon = Daemon::start_on(&url, &[&arguments[..], &["--cache-ttl", "1s"]].concat()).await;
+    let arguments = [&arguments[..], &["--cache-ttl", "1s"]].concat();
+    // With a file of its own, what the machine trusts is not even looked at.
+    let unread = ("SSL_CERT_FILE", Path::new("/nowhere.pem"));
+    let daemon = Daemon::start_with_variable(&url, unread, &arguments).await;
     daemon.open(3, 10).await;
     until_redis(&daemon, "ok").await;
     eventually("served by the cache", async || {
         daemon.get("/balance/3").await.json()["cached"] == true
     })
     .await;
+    assert_eq!(daemon.stop().await.code, Some(0));
+
+    // Without one, a certificate that nobody can read does not spoil the others.
+    let machine = folder.path().join("machine.pem");
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let text = broken.to_owned() + &std::fs::read_to_string(&good).unwrap();
+    std::fs::write(&machine, text).unwrap();
+    let daemon = Daemon::start_with_variable(
+        &url,
+        ("SSL_CERT_FILE", &machine),
+        &["--redis-url", &encrypted],
+    )
+    .await;
+    until_redis(&daemon, "ok").await;
     assert_eq!(daemon.stop().await.code, Some(0));
 
     let arguments = with(&bad);

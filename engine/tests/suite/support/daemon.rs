@@ -1,6 +1,7 @@
 //! The real binary as a child process.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -148,7 +149,20 @@ impl Daemon {
         Self::run(serve_command(database_url, arguments)).await
     }
 
-    /// The same, allowed so many open files.
+    /// Ready, with that variable in its environment.
+    pub(crate) async fn start_with_variable(
+        database_url: &str,
+        (name, value): (&str, &Path),
+        arguments: &[&str],
+    ) -> Self {
+        let mut command = serve_command(database_url, arguments);
+        command.env(name, value);
+        let daemon = Self::run(command).await;
+        daemon.until_ready().await;
+        daemon
+    }
+
+    /// As [`Self::spawn`], allowed so many open files.
     pub(crate) async fn spawn_with_files(
         database_url: &str,
         files: u32,
