@@ -82,8 +82,8 @@ values_of() {
         {
           image: { repository: ($image | split("@")[0]), digest: ($image | split("@")[1]) },
           serviceAccount: { secretsRoleArn: $here.role_arns.secrets, backupRoleArn: $here.role_arns.backup },
-          database: { host: .database.value.writer_endpoint, port: .database.value.port, name: .database.value.name,
-                      cidrs: [.regions.value[].database_cidrs[]] },
+          database: { host: .database.value.writer_endpoint, readHost: .database.value.reader_endpoints[$region],
+                      port: .database.value.port, name: .database.value.name, cidrs: [.regions.value[].database_cidrs[]] },
           externalSecrets: ({ region: $region } + (.secret_names.value | { app, owner, read, redis, loadtest })),
           istio: { hosts: [.domain_name.value, $here.name] },
           verify: { host: .database.value.reader_endpoints[$region] },
