@@ -1,6 +1,7 @@
 //! No connection to PostgreSQL is left: all of the engine's own are taken, or all
 //! that the server gives.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +15,29 @@ use super::full;
 use crate::support::daemon::{Daemon, Request, call, eventually};
 use crate::support::verify;
 
-const POOL: usize = 4;
+/// Lists that wait for a lock: several for each connection of the pool.
+const STUCK: u32 = 64;
+/// A read gives up after so long, whether it waits for a connection or for a lock.
+const READ_WAIT: Duration = Duration::from_secs(2);
+
+/// Whether one of several requests, sent at moments spread over the time that a read
+/// waits, is refused for want of a connection.
+async fn asks_in_vain(api: SocketAddr, target: &'static str) -> bool {
+    let mut asked = JoinSet::new();
+    for _ in 0..8 {
+        asked.spawn(async move { call(api, &Request::new("GET", target)).await });
+        tokio::time::sleep(READ_WAIT / 8).await;
+    }
+    let mut refused = false;
+    while let Some(reply) = asked.join_next().await {
+        let reply = reply.unwrap();
+        if reply.status == 503 {
+            full(&reply);
+            refused = true;
+        }
+    }
+    refused
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_pool_refuses_reads_and_moves_money() {
@@ -29,7 +52,9 @@ async fn a_full_pool_refuses_reads_and_moves_money() {
     // A read that waits for a lock is given up after a while; these ask again.
     let over = Arc::new(AtomicBool::new(false));
     let mut stuck = JoinSet::new();
-    for _ in 0..8 * POOL {
+    for _ in 0..STUCK {
+        // Not in step: what frees connections and what gives up waiting take the same 2 s.
+        tokio::time::sleep(READ_WAIT / STUCK).await;
         let (api, over) = (daemon.api, Arc::clone(&over));
         stuck.spawn(async move {
             let list = Request::new("GET", "/transactions?status=rejected");
@@ -46,14 +71,7 @@ async fn a_full_pool_refuses_reads_and_moves_money() {
     })
     .await;
     for target in ["/balance/1?consistent=true", "/transactions?account=1"] {
-        eventually("refused", async || {
-            let reply = daemon.get(target).await;
-            if reply.status == 503 {
-                full(&reply);
-            }
-            reply.status == 503
-        })
-        .await;
+        eventually("refused", async || asks_in_vain(daemon.api, target).await).await;
     }
     let pay = r#"{"from":1,"to":2,"amount":1}"#;
     for number in 0..10 {
