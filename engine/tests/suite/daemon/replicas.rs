@@ -293,6 +293,31 @@ async fn an_engine_that_wakes_up_after_a_failover_contradicts_nothing() {
     verify_at(&pair.second).await;
 }
 
+/// Until COMMIT waits for a standby: the server acts on the setting a moment after
+/// the reload, and until then waits for nobody.
+async fn until_commits_wait(url: &str) {
+    const CANCELLED: &str = "SELECT (count(pg_cancel_backend(pid)) > 0)::text
+                              FROM pg_stat_activity
+                              WHERE application_name = 'probe' AND wait_event = 'SyncRep'";
+    eventually("commits that wait", async || {
+        let there = url.to_owned();
+        let probe = tokio::spawn(async move {
+            let write = "SELECT pg_logical_emit_message(true, 'probe', '')";
+            tell(&there, &["SET application_name = 'probe'", write]).await;
+        });
+        loop {
+            if ask(url, CANCELLED).await.as_deref() == Some("true") {
+                probe.await.unwrap();
+                return true;
+            }
+            if probe.is_finished() {
+                return false;
+            }
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_wait_for_a_standby_is_no_acknowledgement() {
     const WAITS: &str = "SELECT (count(*) > 0)::text FROM pg_stat_activity
@@ -316,6 +341,7 @@ async fn a_cancelled_wait_for_a_standby_is_no_acknowledgement() {
         tell(&url, &[local, &sql, "SELECT pg_reload_conf()"]).await;
     };
     set("nobody").await;
+    until_commits_wait(&url).await;
     let api = daemon.api;
     let call = tokio::spawn(async move {
         let pay = Request::new("POST", "/transaction").json(PAY).key("k");
