@@ -101,6 +101,11 @@ impl Shift {
         self.epoch.elapsed()
     }
 
+    /// Whether there is a run that nobody wants any more and that is being ended.
+    pub(super) fn is_letting_go(&self) -> bool {
+        self.lock().as_ref().is_some_and(|run| run.name.is_empty())
+    }
+
     /// Checks the job and begins to open its connections.
     pub(super) fn take(&self, job: Job) -> Result<Taken, Refused> {
         let mut run = self.lock();
