@@ -1,7 +1,6 @@
 """Runs drills: see ops/drill --help."""
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import durability  # noqa: F401
 import recovery  # noqa: F401
 import patroni  # noqa: F401
 import report
+from console import EXIT_UNAVAILABLE, Parser, say, unwind_when_told_to_end
 from drill import DRILLS, perform
 from faults import DrillError
 from place import REPOSITORY, sweep_left_over
@@ -20,18 +20,8 @@ from stage import RATE, as_json
 
 # Those under which this installation, with its standby, can serve.
 DURABILITIES = ("auto", "sync-standby", "async")
-EXIT_USAGE = 64
-EXIT_UNAVAILABLE = 69
 # Of every drill, beside what ops/run needs.
 NEEDS = (("haproxy", "haproxy"), ("redis-cli", "redis-tools"))
-
-
-class Parser(argparse.ArgumentParser):
-    """Exits like the other commands of this repository."""
-
-    def error(self, message):
-        self.print_usage(sys.stderr)
-        self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
 
 
 def listing():
@@ -100,17 +90,6 @@ def packages(names):
     return [f"{program}:{package}" for program, package in needs.items()]
 
 
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def ended_by_signal(number, _frame):
-    """Unwinds through every `with`, so that nothing is left running."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(128 + number)
-
-
 def main(arguments):
     options = parse(arguments)
     if options.check:
@@ -126,8 +105,7 @@ def main(arguments):
         say(f"ended what a killed drill had left: {', '.join(left)}")
     if options.sweep:
         return 0
-    signal.signal(signal.SIGINT, ended_by_signal)
-    signal.signal(signal.SIGTERM, ended_by_signal)
+    unwind_when_told_to_end()
     options.out.mkdir(parents=True, exist_ok=True)
     documents = []
     for name in options.drills:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import re
-import signal
 import sys
 import time
 import traceback
@@ -15,22 +14,13 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "drill.d"))
 
 import page  # noqa: E402
 import soaking  # noqa: E402
+from console import EXIT_UNAVAILABLE, Parser, say, unwind_when_told_to_end  # noqa: E402
 from faults import DrillError  # noqa: E402
 from figures import outcome  # noqa: E402
 from place import REPOSITORY, Place, sweep_left_over  # noqa: E402
 from stage import as_json  # noqa: E402
 
-EXIT_USAGE = 64
-EXIT_UNAVAILABLE = 69
 UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-
-
-class Parser(argparse.ArgumentParser):
-    """Exits like the other commands of this repository."""
-
-    def error(self, message):
-        self.print_usage(sys.stderr)
-        self.exit(EXIT_USAGE, f"{self.prog}: {message}\n")
 
 
 def size(text):
@@ -50,7 +40,10 @@ def setting(text):
 
 def at_least(kind, least):
     def parse(text):
-        value = kind(text)
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
         if value < least:
             raise argparse.ArgumentTypeError(f"{text}: at least {least}")
         return value
@@ -106,17 +99,6 @@ def parse(arguments):
     return options
 
 
-def say(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-def ended_by_signal(number, _frame):
-    """Unwinds through every `with`, so that nothing is left running."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit(128 + number)
-
-
 def perform(options):
     """The document of one soak, whatever happened."""
     begun = time.monotonic()
@@ -151,8 +133,7 @@ def main(arguments):
     if options.sweep:
         return 0
     soaking.check_room(options)
-    signal.signal(signal.SIGINT, ended_by_signal)
-    signal.signal(signal.SIGTERM, ended_by_signal)
+    unwind_when_told_to_end()
     options.out.mkdir(parents=True, exist_ok=True)
     say(f"soak: {options.minutes:g} minutes; disk: {soaking.gib(soaking.room(options)[0])} may be written")
     document = perform(options)

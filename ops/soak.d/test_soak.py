@@ -7,6 +7,7 @@ from pathlib import Path
 
 # First: it puts the drills' modules on the path.
 import main
+import console  # after main, which shows the way to it
 import flat
 import page
 import samples
@@ -115,7 +116,7 @@ class Options(unittest.TestCase):
         for arguments in (["--minutes", "0"], ["--disk-leave", "5 GB"], ["--set", "X=1"], ["--rate", "0"]):
             with self.assertRaises(SystemExit) as ended:
                 main.parse(arguments)
-            self.assertEqual(ended.exception.code, main.EXIT_USAGE, arguments)
+            self.assertEqual(ended.exception.code, console.EXIT_USAGE, arguments)
 
     def test_a_disk_too_small_is_said_with_what_fits(self):
         with tempfile.TemporaryDirectory() as folder:
