@@ -187,7 +187,9 @@ def network_flows(objects, database: str = "", redis: str = ""):
     cached = "ENGINE_REDIS_URL" in keys
 
     must = [(server, store, 5432), (server, DNS, 53), (PROMETHEUS, server, 9464)]
-    must += [(peers[job], store, 5432) for job in ("setup", "migrate", "maintain", "verify", "backup") if job in peers]
+    for job in ("setup", "migrate", "maintain", "verify", "backup"):
+        if job in peers:
+            must += [(peers[job], store, 5432), (peers[job], DNS, 53)]
     must_not = [
         (STRANGER, server, 5000), (STRANGER, server, 9464), (GATEWAY, server, 9464), (PROMETHEUS, server, 5000),
         (server, INTERNET, 443), (server, NODE_CREDENTIALS, 80), (peers["backup"], NODE_CREDENTIALS, 80),
@@ -207,6 +209,8 @@ def network_flows(objects, database: str = "", redis: str = ""):
         run, worker = peers["loadtest"], peers["loadtest-worker"]
         port = worker.ports["worker"]
         must += [(run, worker, port), (worker, server, 5000), (run, server, 5000), (run, DNS, 53), (worker, DNS, 53)]
+        if mesh:
+            must += [(run, ISTIOD, 15012), (worker, ISTIOD, 15012)]
         must_not += [(STRANGER, worker, port), (server, worker, port), (worker, store, 5432), (worker, server, 9464)]
     for source, target, port in must:
         if not allows(objects, source, target, port):
