@@ -157,7 +157,15 @@ def sidecars_leave_the_rest_alone(objects):
             yield f"{label(it)} never ends: its sidecar does not"
     annotations = template_of(engine(objects))["metadata"]["annotations"]
     if annotations.get("traffic.sidecar.istio.io/excludeInboundPorts") != str(ports_of(engine(objects))["admin"]):
-        yield "Prometheus, which has no certificate, cannot read the engines' metrics"
+        yield "Prometheus and the kubelet, which have no certificate, cannot ask the engines' admin port"
+    if annotations.get("sidecar.istio.io/rewriteAppHTTPProbers") != "false":
+        yield "the engines' probes depend on their sidecars"
+    past = annotations.get("traffic.sidecar.istio.io/excludeOutboundPorts", "").split(",")
+    for policy in of_kind(objects, "NetworkPolicy"):
+        for rule in policy["spec"].get("egress", []) if name_of(policy) == "engine" else []:
+            for port in rule["ports"]:
+                if any("ipBlock" in to for to in rule["to"]) and str(port["port"]) not in past:
+                    yield f"commits or reads on {port['port']} go by way of the sidecar"
 
 
 GATEWAY = Peer("the gateway", {"istio": "ingressgateway", "app": "istio-ingress"}, "istio-ingress")

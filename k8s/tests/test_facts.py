@@ -213,6 +213,8 @@ PLANTED = [
     ("staging", edit("Gateway/engine:spec.servers.1.tls", None), facts_delivery.mesh_is_strict, "in the clear"),
     ("staging", edit("CronJob/engine-maintain:spec.jobTemplate.spec.template.metadata.labels.sidecar~istio~io/inject", None), facts_delivery.sidecars_leave_the_rest_alone, "never ends"),
     ("staging", edit(f"{ENGINE}:spec.template.metadata.annotations.traffic~sidecar~istio~io/excludeInboundPorts", "9090"), facts_delivery.sidecars_leave_the_rest_alone, "Prometheus"),
+    ("staging", edit(f"{ENGINE}:spec.template.metadata.annotations.sidecar~istio~io/rewriteAppHTTPProbers", None), facts_delivery.sidecars_leave_the_rest_alone, "depend on their sidecars"),
+    ("staging", edit(f"{ENGINE}:spec.template.metadata.annotations.traffic~sidecar~istio~io/excludeOutboundPorts", "5432"), facts_delivery.sidecars_leave_the_rest_alone, "on 6379 go by way"),
     ("staging", edit("ServiceMonitor/engine:spec.endpoints.0.port", "metrics"), facts_metrics.monitor_finds_the_engines, "reads the port metrics"),
     ("staging", edit("ServiceMonitor/engine:spec.selector.matchLabels", {"app.kubernetes.io/name": "engine"}), facts_metrics.monitor_finds_the_engines, "read once"),
     ("staging", edit("ServiceMonitor/engine:spec.podTargetLabels", []), facts_metrics.monitor_finds_the_engines, "version's hash"),

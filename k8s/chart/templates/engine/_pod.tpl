@@ -10,8 +10,11 @@ metadata:
     # The sidecar starts before the engine and ends after it, so a draining engine
     # can still answer.
     sidecar.istio.io/nativeSidecar: "true"
-    # Prometheus is not of the mesh; the NetworkPolicy says who may come here.
+    # Prometheus and the kubelet are not of the mesh; the NetworkPolicy says who may come
+    # here. Probes go straight to the engine: by way of the sidecar, as Istio rewrites
+    # them, a busy or failing sidecar would have the engine restarted.
     traffic.sidecar.istio.io/excludeInboundPorts: "9464"
+    sidecar.istio.io/rewriteAppHTTPProbers: "false"
     # PostgreSQL and Redis are not of the mesh: one hop less on every commit, and a
     # sidecar's restart cuts no commit.
     traffic.sidecar.istio.io/excludeOutboundPorts: "{{ .Values.database.port }},{{ .Values.redis.port }}"
