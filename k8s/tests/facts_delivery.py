@@ -223,6 +223,8 @@ def network_flows(objects, database: str = "", redis: str = ""):
     for source, target, port in must:
         if not allows(objects, source, target, port):
             yield f"{source.what} cannot reach {target.what} on {port}"
+        if port == 53 and not allows(objects, source, target, port, "UDP"):
+            yield f"{source.what} cannot ask {target.what} by UDP, as everybody does first"
     for source, target, port in must_not:
         if allows(objects, source, target, port):
             yield f"{source.what} can reach {target.what} on {port}"

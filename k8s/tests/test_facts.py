@@ -245,6 +245,7 @@ PLANTED += [
     ("staging", edit("NetworkPolicy/engine-backup:spec.egress.0.to.0.ipBlock.except", []), flows, "backup can reach the node's credentials"),
     ("staging", edit("NetworkPolicy/engine-jobs:spec.podSelector.matchExpressions.0.values", ["migrate"]), flows, "maintain cannot reach the database"),
     ("staging", edit("NetworkPolicy/names:spec.egress.0.to.0.podSelector.matchLabels.k8s-app", "coredns"), flows, "cannot reach the name server"),
+    ("staging", edit("NetworkPolicy/names:spec.egress.0.ports.0", None), flows, "cannot ask the name server by UDP"),
 ]
 
 

@@ -134,6 +134,7 @@ class Values(unittest.TestCase):
             ({"autoscaling": {"replicasMax": 42}}, "databaseConnectionsMax"),
             ({"settings": {"ENGINE_COMMITTERS": "60"}}, "databaseConnectionsMax"),
             ({"backup": {"destination": "s3://bucket/"}}, "destination"),
+            ({"monitoring": {"runbookBase": "git.example"}}, "runbookBase"),
             ({"serviceAccount": {"secretsRoleArn": ""}}, "secretsRoleArn"),
             ({"verify": {"schedule": "daily"}}, "schedule"),
         ]:
@@ -154,6 +155,15 @@ class Values(unittest.TestCase):
         for overrides in ({"redis": {"host": "cache.internal"}}, {"database": {"caConfigMap": {"name": "engine-database-ca-0a1b2c3d"}}}):
             other = named(render.render("production-us-east-1", overrides=overrides), "Rollout", "engine")["spec"]["template"]
             self.assertNotEqual(before, other)
+
+    def test_of_runbooks_are_links_to_files_that_exist(self):
+        objects = render.render("staging", overrides={"monitoring": {"runbookBase": "https://git.example/engine/blob/main/"}})
+        rules = [rule for group in named(objects, "PrometheusRule", "engine")["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
+        self.assertTrue(rules)
+        for rule in rules:
+            base, path = rule["annotations"]["runbook_url"].split("/blob/main/")
+            self.assertEqual("https://git.example/engine", base)
+            self.assertTrue((render.ROOT / path).is_file(), path)
 
     def test_of_a_cache_reach_the_engine_or_leave_it_without(self):
         objects = render.render("production-us-east-1", overrides={"redis": {"host": "cache.internal"}})
