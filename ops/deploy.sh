@@ -11,6 +11,7 @@
 #   --timeout S         seconds that a region may take (default 3600)
 #   --dry-run, --yes    say what would be done; do not ask
 #
+# Each region pulls from its own copy of the registry, and waits until the image is there.
 # A region that has this image, chart and settings already is left alone, so a run that was cut off
 # is simply run again. A rollout that goes back by itself ends this with exit 1, and no further
 # region is touched. Exit 64: wrong use.
@@ -43,7 +44,7 @@ while [ $# -gt 0 ]; do
     --dry-run) dry_run=yes ;;
     --yes) assume_yes=yes ;;
     -h | --help)
-        sed -n '2,22s/^# \{0,1\}//p' ops/deploy.sh
+        sed -n '2,23s/^# \{0,1\}//p' ops/deploy.sh
         exit
         ;;
     *) wrong_use "unknown argument $1" ;;
@@ -72,11 +73,14 @@ done
 scratch=$(mktemp -d)
 trap 'rm -rf -- "$scratch"' EXIT
 
+# The image in the region's own copy of the registry (ECR replicates it): a region that has lost the other must still
+# be able to start a pod.
+image_of() { sed -E "s/(\.dkr\.ecr\.)[a-z0-9-]+\./\1$1./" <<<"$image"; }
 base_of() { if [ "$environment" = staging ]; then echo k8s/values/staging.yaml; else echo "k8s/values/production-$1.yaml"; fi; }
 
 # What the chart is told of a region, from Terraform's outputs; the rest stands in k8s/values.
 values_of() {
-    jq --arg region "$1" --arg image "$image" '
+    jq --arg region "$1" --arg image "$(image_of "$1")" '
         .regions.value[$region] as $here |
         {
           image: { repository: ($image | split("@")[0]), digest: ($image | split("@")[1]) },
@@ -169,7 +173,22 @@ if [ -z "$dry_run$assume_yes" ]; then
     [ "$answer" = yes ] || die "not confirmed: nothing was done"
 fi
 
+# Replication takes minutes, and the migration would fail without its image.
+await_image() {
+    local begin=$SECONDS host name error
+    host=${image%%/*} name=${image#*/}
+    [[ $host == *.dkr.ecr.* ]] && [ -z "$dry_run" ] || return 0
+    until error=$(aws ecr describe-images --region "$region" --repository-name "${name%%@*}" --image-ids "imageDigest=${image#*@}" 2>&1 >/dev/null); do
+        if [[ $error != *NotFoundException* ]]; then
+            say "$region: cannot see whether the image is there ($error); going on"
+            return
+        fi
+        [ $((SECONDS - begin)) -lt "$timeout" ] || die "$region: $(image_of "$region") is not there after $timeout s: is it replicated? Nothing was done in $region"
+        sleep "${DEPLOY_POLL_SECONDS:-5}"
+    done
+}
 install() {
+    await_image
     if k get configmap "$ca_map" >/dev/null 2>&1; then
         say "$region: knows the database's authorities ($certificates)"
     else

@@ -47,6 +47,11 @@ echo "aws $*" >>"$STATE/calls"
 case "$*" in
 *get-caller-identity*) echo 123456789012 ;;
 *head-bucket* | *get-role*) [ -f "$STATE/is-there" ] ;;
+*describe-images*)
+    error=$(head -n 1 "$STATE/image-errors" 2>/dev/null) || exit 0
+    sed -i 1d "$STATE/image-errors"
+    [ -z "$error" ] || { echo "$error" >&2; exit 254; }
+    ;;
 esac
 SH
     cat >"$BATS_TEST_TMPDIR/bin/curl" <<'SH'
@@ -151,11 +156,31 @@ upgrades() { grep -c ' upgrade ' "$calls" || true; }
     [ ! -s "$calls" ]
 }
 
+@test "deploy: each region's image is its own copy, and is waited for" {
+    printf 'ImageNotFoundException: not yet\nRepositoryNotFoundException: not yet\n' >"$state/image-errors"
+    deploy --yes --region us-west-2
+    [ "$status" -eq 0 ]
+    [ "$(grep -c 'describe-images --region us-west-2 --repository-name engine-production --image-ids imageDigest=sha256:aaa' "$calls")" = 3 ]
+    [ "$(grep -n ' describe-images ' "$calls" | tail -n 1 | cut -d : -f 1)" -lt "$(grep -n ' upgrade ' "$calls" | cut -d : -f 1)" ]
+    # Who may not look goes on; what never comes ends it.
+    echo 'AccessDeniedException: no' >"$state/image-errors"
+    deploy --yes --region us-east-1
+    [ "$status" -eq 0 ]
+    [[ $output == *"cannot see whether"* ]]
+    for _ in $(seq 100); do echo 'ImageNotFoundException: no'; done >"$state/image-errors"
+    : >"$calls"
+    rm "$state/engine-production-us-west-2"
+    deploy --yes --region us-west-2
+    [ "$status" -eq 1 ]
+    [[ $output == *"is it replicated? Nothing was done"* ]]
+    [ "$(upgrades)" = 0 ]
+}
+
 @test "deploy: the first deploy of a region has its cache, database and readers" {
     run "$root/ops/deploy.sh" --environment production --outputs "$outputs" --image "$image" --values "$BATS_TEST_TMPDIR/values"
     [ "$status" -eq 0 ]
     for region in us-east-1 us-west-2; do
-        jq -e --arg region "$region" '.redis.host == "master.engine-production-\($region).cache.amazonaws.com" and (.redis.cidrs | length) == 3
+        jq -e --arg region "$region" '.image.repository == "123456789012.dkr.ecr.\($region).amazonaws.com/engine-production" and .redis.host == "master.engine-production-\($region).cache.amazonaws.com" and (.redis.cidrs | length) == 3
             and (.database.cidrs | length) == 6 and (.database.readHost | contains($region))' "$BATS_TEST_TMPDIR/values/$region.json"
     done
 }
