@@ -11,14 +11,13 @@
 #   --timeout S         seconds that a region may take (default 3600)
 #   --dry-run, --yes    say what would be done; do not ask
 #
-# Each region pulls from its own copy of the registry, and waits until the image is there.
 # A region that has this image, chart and settings already is left alone, so a run that was cut off
 # is simply run again. A rollout that goes back by itself ends this with exit 1, and no further
 # region is touched. Exit 64: wrong use.
 #
 # There is one database: what migrates in the first region is met by the engines of all. They serve the schema of the
 # next release too (sql/README.md, Releases and migrations), so a release brings one migration at most, and is taken
-# back over one at most; further apart is refused.
+# back over one at most; further apart is refused. Each region pulls from its own copy of the registry, once it is there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . ops/lib/common.sh
@@ -44,7 +43,7 @@ while [ $# -gt 0 ]; do
     --dry-run) dry_run=yes ;;
     --yes) assume_yes=yes ;;
     -h | --help)
-        sed -n '2,23s/^# \{0,1\}//p' ops/deploy.sh
+        sed -n '2,22s/^# \{0,1\}//p' ops/deploy.sh
         exit
         ;;
     *) wrong_use "unknown argument $1" ;;
@@ -187,13 +186,14 @@ await_image() {
         sleep "${DEPLOY_POLL_SECONDS:-5}"
     done
 }
-install() {
-    await_image
+authorities() {
     if k get configmap "$ca_map" >/dev/null 2>&1; then
         say "$region: knows the database's authorities ($certificates)"
     else
         act k create configmap "$ca_map" --from-file=ca.pem="$database_ca"
     fi
+}
+install() {
     act h upgrade --install engine k8s/chart --values "$(base_of "$region")" --values "$scratch/$region.json" \
         --set "database.caConfigMap.name=$ca_map" --description "$(description_of "$region")" --timeout 20m
 }
@@ -223,6 +223,8 @@ await() {
 }
 for region in "${todo[@]}"; do
     connect
+    await_image
+    authorities
     install
     await
 done
