@@ -43,7 +43,7 @@ while [ $# -gt 0 ]; do
     --dry-run) dry_run=yes ;;
     --yes) assume_yes=yes ;;
     -h | --help)
-        sed -n '2,22s/^# \{0,1\}//p' ops/deploy.sh
+        sed -n '2,/^set /s/^# \{0,1\}//p' ops/deploy.sh
         exit
         ;;
     *) wrong_use "unknown argument $1" ;;
