@@ -6,6 +6,7 @@
 #   --region R          once or more, in that order (default: the secondary, then the primary)
 #   --outputs FILE      terraform output -json (default: asked of terraform/environments/ENVIRONMENT)
 #   --kubeconfig FILE   has a context with each cluster's name (default: made with `aws eks`)
+#   --database-ca FILE  PEM, the authorities that may vouch for the database (default: Amazon's, downloaded)
 #   --values FOLDER     only write what the chart gets from Terraform, and end
 #   --timeout S         seconds that a region may take (default 3600)
 #   --dry-run, --yes    say what would be done; do not ask
@@ -16,7 +17,7 @@
 #
 # There is one database: what migrates in the first region is met by the engines of all. They serve the schema of the
 # next release too (sql/README.md, Releases and migrations), so a release brings one migration at most, and is taken
-# back over one at most; further apart is refused.
+# back over one at most; further apart is refused. Each region pulls from its own copy of the registry, once it is there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . ops/lib/common.sh
@@ -25,13 +26,14 @@ wrong_use() {
     say "error: $*. ops/deploy.sh --help explains"
     exit 64
 }
-environment='' image='' outputs='' kubeconfig='' values='' timeout=3600 dry_run='' assume_yes=''
+environment='' image='' outputs='' kubeconfig='' values='' database_ca='' timeout=3600 dry_run='' assume_yes=''
 regions=()
 while [ $# -gt 0 ]; do
     case $1 in
-    --environment | --image | --outputs | --kubeconfig | --values | --timeout)
+    --environment | --image | --outputs | --kubeconfig | --values | --timeout | --database-ca)
         [ $# -ge 2 ] || wrong_use "$1 wants a value"
-        printf -v "${1#--}" %s "$2"
+        name=${1#--}
+        printf -v "${name//-/_}" %s "$2"
         shift
         ;;
     --region)
@@ -41,7 +43,7 @@ while [ $# -gt 0 ]; do
     --dry-run) dry_run=yes ;;
     --yes) assume_yes=yes ;;
     -h | --help)
-        sed -n '2,21s/^# \{0,1\}//p' ops/deploy.sh
+        sed -n '2,/^set /s/^# \{0,1\}//p' ops/deploy.sh
         exit
         ;;
     *) wrong_use "unknown argument $1" ;;
@@ -51,7 +53,7 @@ done
 [[ $environment =~ ^(staging|production)$ ]] || wrong_use "--environment is staging or production"
 [[ $image =~ ^[^@]+@sha256:[0-9a-f]{64}$ ]] || wrong_use "--image is REPOSITORY@sha256:DIGEST: a tag could be another image tomorrow"
 programs=(jq)
-[ -n "$values" ] || programs+=(aws helm kubectl curl)
+[ -n "$values" ] || programs+=(aws helm kubectl curl openssl)
 for program in "${programs[@]}"; do
     command -v "$program" >/dev/null || die "$program is missing: install it, then run this again"
 done
@@ -70,26 +72,27 @@ done
 scratch=$(mktemp -d)
 trap 'rm -rf -- "$scratch"' EXIT
 
+# The image in the region's own copy of the registry (ECR replicates it): a region that has lost the other must still
+# be able to start a pod.
+image_of() { sed -E "s/(\.dkr\.ecr\.)[a-z0-9-]+\./\1$1./" <<<"$image"; }
 base_of() { if [ "$environment" = staging ]; then echo k8s/values/staging.yaml; else echo "k8s/values/production-$1.yaml"; fi; }
 
 # What the chart is told of a region, from Terraform's outputs; the rest stands in k8s/values.
 values_of() {
-    local redis
-    # Whether there is a cache is said in k8s/values; where it is, by Terraform.
-    redis=$(awk '/^redis:/ { inside = 1; next } /^[^ #]/ { inside = 0 } inside && $1 == "host:" { print $2 }' "$(base_of "$1")")
-    jq --arg region "$1" --arg image "$image" --arg redis "${redis//\"/}" '
+    jq --arg region "$1" --arg image "$(image_of "$1")" '
         .regions.value[$region] as $here |
         {
           image: { repository: ($image | split("@")[0]), digest: ($image | split("@")[1]) },
           serviceAccount: { secretsRoleArn: $here.role_arns.secrets, backupRoleArn: $here.role_arns.backup },
           database: { host: .database.value.writer_endpoint, readHost: .database.value.reader_endpoints[$region],
                       port: .database.value.port, name: .database.value.name, cidrs: [.regions.value[].database_cidrs[]] },
+          # In the same subnets as the database of this region.
+          redis: { host: $here.cache.endpoint, cidrs: $here.database_cidrs },
           externalSecrets: ({ region: $region } + (.secret_names.value | { app, owner, read, redis, loadtest })),
           istio: { hosts: [.domain_name.value, $here.name] },
           verify: { host: .database.value.reader_endpoints[$region] },
           backup: { destination: "s3://\(.backups.value.buckets[$region])/logical" }
-        } + (if $redis == "" then {} else { redis: { host: ($here.cache.endpoint), cidrs: $here.database_cidrs } } end)
-        ' <<<"$targets"
+        }' <<<"$targets"
 }
 for region in "${regions[@]}"; do
     values_of "$region" >"$scratch/$region.json" || die "terraform's outputs lack something that the chart needs"
@@ -101,6 +104,21 @@ if [ -n "$values" ]; then
     cp "$scratch"/*.json "$values/"
     exit
 fi
+
+# The engines take the database for what it says it is only if one of these authorities vouches for it. They go
+# into a ConfigMap whose name is of its content, so that other authorities are a new version of the pods: watched,
+# and taken back, as any other.
+amazon_ca=https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
+if [ -z "$database_ca" ]; then
+    database_ca=$scratch/database-ca.pem
+    curl -fsS --proto '=https' --tlsv1.2 -m 60 -o "$database_ca" "$amazon_ca" ||
+        die "$amazon_ca cannot be had: nothing was done. Without a way to the internet: --database-ca FILE"
+fi
+certificates=$(grep -c -e '^-----BEGIN CERTIFICATE-----' "$database_ca") || die "--database-ca: no certificate in PEM is in it. Nothing was done"
+readable=$(openssl crl2pkcs7 -nocrl -certfile "$database_ca" 2>/dev/null | openssl pkcs7 -print_certs -noout 2>/dev/null | grep -c '^subject') || readable=0
+[ "$certificates" = "$readable" ] || die "--database-ca: of $certificates certificates $readable can be read: cut off, or damaged. Nothing was done"
+! grep -q 'PRIVATE KEY' "$database_ca" || die "--database-ca: there is a private key in it, and everybody may read a ConfigMap. Nothing was done"
+ca_map=engine-database-ca-$(sha256sum "$database_ca" | cut -c 1-8)
 
 aws() { command aws ${AWS_ENDPOINT_URL:+--endpoint-url "$AWS_ENDPOINT_URL"} "$@"; }
 act() {
@@ -123,7 +141,7 @@ connect() {
 
 migrations=$(find sql/migrations -name 'V*.sql' | sed 's#.*/V\([0-9]*\)__.*#\1#' | sort -n | tail -n 1)
 # What decides whether there is anything to do: kept as the description of Helm's revision.
-settings_of() { cat "$(base_of "$1")" "$scratch/$1.json" <(find k8s/chart -type f -print0 | sort -z | xargs -0 cat) | sha256sum | cut -c 1-16; }
+settings_of() { cat "$(base_of "$1")" "$scratch/$1.json" "$database_ca" <(find k8s/chart -type f -print0 | sort -z | xargs -0 cat) | sha256sum | cut -c 1-16; }
 description_of() { printf 'image %s, migrations to V%s, settings %s' "${image#*@}" "$migrations" "$(settings_of "$1")"; }
 # The last revision that is in force; empty on a cluster without the engine.
 deployed() { h history engine --output json 2>/dev/null | jq -r '[.[] | select(.status == "deployed")] | last | .description // ""'; }
@@ -154,9 +172,30 @@ if [ -z "$dry_run$assume_yes" ]; then
     [ "$answer" = yes ] || die "not confirmed: nothing was done"
 fi
 
+# Replication takes minutes, and the migration would fail without its image.
+await_image() {
+    local begin=$SECONDS host name error
+    host=${image%%/*} name=${image#*/}
+    [[ $host == *.dkr.ecr.* ]] && [ -z "$dry_run" ] || return 0
+    until error=$(aws ecr describe-images --region "$region" --repository-name "${name%%@*}" --image-ids "imageDigest=${image#*@}" 2>&1 >/dev/null); do
+        if [[ $error != *NotFoundException* ]]; then
+            say "$region: cannot see whether the image is there ($error); going on"
+            return
+        fi
+        [ $((SECONDS - begin)) -lt "$timeout" ] || die "$region: $(image_of "$region") is not there after $timeout s: is it replicated? Nothing was done in $region"
+        sleep "${DEPLOY_POLL_SECONDS:-5}"
+    done
+}
+authorities() {
+    if k get configmap "$ca_map" >/dev/null 2>&1; then
+        say "$region: knows the database's authorities ($certificates)"
+    else
+        act k create configmap "$ca_map" --from-file=ca.pem="$database_ca"
+    fi
+}
 install() {
     act h upgrade --install engine k8s/chart --values "$(base_of "$region")" --values "$scratch/$region.json" \
-        --description "$(description_of "$region")" --timeout 20m
+        --set "database.caConfigMap.name=$ca_map" --description "$(description_of "$region")" --timeout 20m
 }
 # Healthy at the generation that was just applied; gone back or stuck is a failure, told at once.
 await() {
@@ -184,6 +223,8 @@ await() {
 }
 for region in "${todo[@]}"; do
     connect
+    await_image
+    authorities
     install
     await
 done

@@ -18,6 +18,8 @@ ADMIN_PORT, API_PORT = 9464, 5000
 PROBE_PATHS = {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
 # For the logs' last lines after the drain.
 GRACE_MARGIN = 5
+# What ops/deploy.sh, or by hand the command in the rendering's head, makes before the rest.
+MADE_BEFORE = {"engine-database-ca"}
 
 
 def engine(objects: list[dict]) -> dict:
@@ -109,13 +111,16 @@ def grace_covers_the_drain(objects):
     delay = seconds(settings.get("ENGINE_SHUTDOWN_DELAY", "0s"))
     drain = seconds(settings["ENGINE_SHUTDOWN_GRACE"])
     grace = template_of(it)["spec"]["terminationGracePeriodSeconds"]
+    leave = containers_of(it)[0].get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+    if not leave:
+        yield f"{label(it)} gets SIGTERM while proxies still send it requests"
     if not delay:
-        yield f"{label(it)} does not wait before it drains: requests still come"
+        yield f"{label(it)} does not wait before it drains: its clients were not asked to leave"
     deadline = seconds(settings.get("ENGINE_REQUEST_DEADLINE", "10s"))
     if drain < delay + deadline:
         yield f"{label(it)} has {drain - delay:.0f} s to answer what may take {deadline:.0f} s"
-    if grace < drain + GRACE_MARGIN:
-        yield f"{label(it)} is killed after {grace} s, but stops in {drain:.0f} + {GRACE_MARGIN} s"
+    if grace < leave + drain + GRACE_MARGIN:
+        yield f"{label(it)} is killed after {grace} s, but stops in {leave} + {drain:.0f} + {GRACE_MARGIN} s"
 
 
 def references_exist(objects):
@@ -133,7 +138,7 @@ def references_exist(objects):
         account = it["spec"]["provider"]["aws"]["auth"]["jwt"]["serviceAccountRef"]["name"]
         if not named(objects, "ServiceAccount", account):
             yield f"{label(it)} is {account}, which is not there"
-    maps = {name_of(it): set(it["data"]) for it in of_kind(objects, "ConfigMap")}
+    maps = {name_of(it) for it in of_kind(objects, "ConfigMap")} | MADE_BEFORE
     claims = {name_of(it) for it in of_kind(objects, "PersistentVolumeClaim")}
     for it in workloads(objects):
         spec = template_of(it)["spec"]
@@ -143,7 +148,7 @@ def references_exist(objects):
         volumes = {one["name"] for one in spec.get("volumes", [])}
         volumes |= {one["metadata"]["name"] for one in it["spec"].get("volumeClaimTemplates", [])}
         for volume in spec.get("volumes", []):
-            if volume.get("configMap", {}).get("name", next(iter(maps), "")) not in maps:
+            if "configMap" in volume and volume["configMap"]["name"] not in maps:
                 yield f"{label(it)}: no ConfigMap {volume['configMap']['name']}"
             secret = volume.get("secret", {}).get("secretName")
             if secret and secret not in secrets:
@@ -192,14 +197,13 @@ def replicas_and_budget(objects):
         yield f"the PodDisruptionBudget of {least} replicas lets none or all of them go: {budget}"
 
 
-def connections_fit(objects, budget: int, per_engine: int):
-    """`per_engine`: committers, read pool, probes. During a delivery both versions are there."""
-    scaler = named(objects, "HorizontalPodAutoscaler", "engine")
-    it = engine(objects)
-    most = scaler["spec"]["maxReplicas"] if scaler else it["spec"]["replicas"]
-    both = most * 2 if "blueGreen" in it["spec"]["strategy"] else most + most // 2 + 1
-    if both * per_engine > budget:
-        yield f"{both} engines may open {both * per_engine} connections, the database allows {budget}"
+def tools_are_new_enough(objects, server: int):
+    """pg_dump refuses a server of a newer major version than its own."""
+    for it in workloads(objects):
+        for one in containers_of(it):
+            found = re.search(r"/postgres:(\d+)", one["image"])
+            if found and int(found[1]) < server:
+                yield f"{label(it)}: {one['image']} cannot dump PostgreSQL {server}"
 
 
 def quota_holds_everything(objects):
@@ -243,6 +247,16 @@ def jobs_agree_with_the_engines(objects):
 def hooks_have_what_they_need(objects):
     weight = lambda it: int(it["metadata"].get("annotations", {}).get("helm.sh/hook-weight", 10**9))
     is_hook = lambda it: "helm.sh/hook" in it["metadata"].get("annotations", {})
+    # A hook is taken away and made anew at each upgrade: nothing that goes on running may live by it.
+    running = [it for it in workloads(objects) if not is_hook(it)]
+    for it in filter(is_hook, objects):
+        for other in running:
+            if it["kind"] == "NetworkPolicy" and selects(it["spec"]["podSelector"], labels_of_pods(other)):
+                yield f"{label(it)} is gone for a moment at each upgrade, and {label(other)} is cut off"
+            if it["kind"] == "ServiceAccount" and template_of(other)["spec"].get("serviceAccountName") == name_of(it):
+                yield f"{label(it)} is gone for a moment at each upgrade, and {label(other)} needs it"
+        if it["kind"] == "ExternalSecret" and it["spec"]["target"]["creationPolicy"] != "Orphan":
+            yield f"{label(it)} takes its Secret along at each upgrade"
     for job in of_kind(objects, "Job"):
         if not is_hook(job):
             continue
@@ -285,6 +299,21 @@ def pods_are_restricted(objects):
                 yield f"{label(it)}: {one['name']} may write to its root"
             if one["image"].endswith(":latest") or ":" not in one["image"]:
                 yield f"{label(it)}: {one['image']} is whatever is newest"
+
+
+def is_core(objects):
+    """A fresh kind or minikube has no custom resources, and no controller that acts on them."""
+    for it in objects:
+        group = it["apiVersion"].partition("/")[0]
+        if group != "v1" and group not in ("apps", "batch", "policy", "networking.k8s.io"):
+            yield f"{label(it)} is of {group}, which has to be installed first"
+        if it["kind"] in ("StatefulSet", "PersistentVolumeClaim", "Service"):
+            storage = [claim["spec"] for claim in it["spec"].get("volumeClaimTemplates", [])] or [it["spec"]]
+            if any("storageClassName" in one for one in storage) or it["spec"].get("type") == "LoadBalancer":
+                yield f"{label(it)} asks for what only a cloud has"
+    for name in ("postgres", "redis"):
+        if not named(objects, "StatefulSet", name):
+            yield f"no StatefulSet {name}"
 
 
 def secrets_are_fetched(objects):

@@ -157,7 +157,15 @@ def sidecars_leave_the_rest_alone(objects):
             yield f"{label(it)} never ends: its sidecar does not"
     annotations = template_of(engine(objects))["metadata"]["annotations"]
     if annotations.get("traffic.sidecar.istio.io/excludeInboundPorts") != str(ports_of(engine(objects))["admin"]):
-        yield "Prometheus, which has no certificate, cannot read the engines' metrics"
+        yield "Prometheus and the kubelet, which have no certificate, cannot ask the engines' admin port"
+    if annotations.get("sidecar.istio.io/rewriteAppHTTPProbers") != "false":
+        yield "the engines' probes depend on their sidecars"
+    past = annotations.get("traffic.sidecar.istio.io/excludeOutboundPorts", "").split(",")
+    for policy in of_kind(objects, "NetworkPolicy"):
+        for rule in policy["spec"].get("egress", []) if name_of(policy) == "engine" else []:
+            for port in rule["ports"]:
+                if any("ipBlock" in to for to in rule["to"]) and str(port["port"]) not in past:
+                    yield f"commits or reads on {port['port']} go by way of the sidecar"
 
 
 GATEWAY = Peer("the gateway", {"istio": "ingressgateway", "app": "istio-ingress"}, "istio-ingress")
@@ -187,7 +195,9 @@ def network_flows(objects, database: str = "", redis: str = ""):
     cached = "ENGINE_REDIS_URL" in keys
 
     must = [(server, store, 5432), (server, DNS, 53), (PROMETHEUS, server, 9464)]
-    must += [(peers[job], store, 5432) for job in ("setup", "migrate", "maintain", "verify", "backup") if job in peers]
+    for job in ("setup", "migrate", "maintain", "verify", "backup"):
+        if job in peers:
+            must += [(peers[job], store, 5432), (peers[job], DNS, 53)]
     must_not = [
         (STRANGER, server, 5000), (STRANGER, server, 9464), (GATEWAY, server, 9464), (PROMETHEUS, server, 5000),
         (server, INTERNET, 443), (server, NODE_CREDENTIALS, 80), (peers["backup"], NODE_CREDENTIALS, 80),
@@ -207,10 +217,14 @@ def network_flows(objects, database: str = "", redis: str = ""):
         run, worker = peers["loadtest"], peers["loadtest-worker"]
         port = worker.ports["worker"]
         must += [(run, worker, port), (worker, server, 5000), (run, server, 5000), (run, DNS, 53), (worker, DNS, 53)]
+        if mesh:
+            must += [(run, ISTIOD, 15012), (worker, ISTIOD, 15012)]
         must_not += [(STRANGER, worker, port), (server, worker, port), (worker, store, 5432), (worker, server, 9464)]
     for source, target, port in must:
         if not allows(objects, source, target, port):
             yield f"{source.what} cannot reach {target.what} on {port}"
+        if port == 53 and not allows(objects, source, target, port, "UDP"):
+            yield f"{source.what} cannot ask {target.what} by UDP, as everybody does first"
     for source, target, port in must_not:
         if allows(objects, source, target, port):
             yield f"{source.what} can reach {target.what} on {port}"

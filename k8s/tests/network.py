@@ -23,14 +23,13 @@ class Peer:
     ports: dict | None = None
 
 
-def allows(objects: list[dict], source: Peer, target: Peer, port: int) -> bool:
+def allows(objects: list[dict], source: Peer, target: Peer, port: int, protocol: str = "TCP") -> bool:
     policies = of_kind(objects, "NetworkPolicy")
-    return _direction(policies, "Egress", source, target, port, target) and _direction(
-        policies, "Ingress", target, source, port, target
-    )
+    end = (port, protocol, target)
+    return _direction(policies, "Egress", source, target, end) and _direction(policies, "Ingress", target, source, end)
 
 
-def _direction(policies, direction: str, own: Peer, other: Peer, port: int, target: Peer) -> bool:
+def _direction(policies, direction: str, own: Peer, other: Peer, end: tuple[int, str, Peer]) -> bool:
     if own.labels is None or own.namespace != "engine":
         return True
     # Without policyTypes a policy is of Ingress, and of Egress if it has such rules.
@@ -44,20 +43,20 @@ def _direction(policies, direction: str, own: Peer, other: Peer, port: int, targ
         return True
     way = "to" if direction == "Egress" else "from"
     return any(
-        _is_peer(rule.get(way), other) and _is_port(rule.get("ports"), port, target)
+        _is_peer(rule.get(way), other) and _is_port(rule.get("ports"), *end)
         for spec in mine
         for rule in spec.get(direction.lower(), [])
     )
 
 
-def _is_port(ports, port: int, target: Peer) -> bool:
+def _is_port(ports, port: int, protocol: str, target: Peer) -> bool:
     if not ports:
         return True
     for one in ports:
         wanted = one.get("port")
         # A name is the target's own container port.
         number = (target.ports or {}).get(wanted) if isinstance(wanted, str) else wanted
-        if number == port:
+        if number == port and one.get("protocol", "TCP") == protocol:
             return True
     return False
 

@@ -73,19 +73,37 @@ def text(dumper, value):
 Dumper.add_representer(str, text)
 
 
-def page(documents: list[dict], source: str) -> str:
-    head = f"# Rendered from k8s/chart with {source} by k8s/tests/render.py; not to be edited.\n"
+def how(name: str, documents: list[dict]) -> str:
+    """How it is applied without Helm: who knows nothing of hooks has to keep their order by hand."""
+    file = f"k8s/rendered/{name}.yaml"
+    migration = next((it["metadata"]["name"] for it in documents if it["metadata"]["name"].startswith("engine-migrate-") and it["kind"] == "Job"), "")
+    if not migration:
+        return f"    kubectl apply -f {file}\n"
+    # Of an engine's objects the component is `server`: everything else goes first.
+    return f"""\
+    curl -fsSO https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
+    kubectl apply -f {file} -l app.kubernetes.io/component!=server
+    kubectl -n engine create configmap engine-database-ca --from-file=ca.pem=global-bundle.pem
+    kubectl -n engine wait --for=condition=Complete --timeout=15m job/{migration}
+    kubectl apply -f {file}
+"""
+
+
+def page(name: str, documents: list[dict], source: str) -> str:
+    head = f"# Rendered from k8s/chart with {source} by k8s/tests/render.py; not to be edited.\n#\n"
+    head += "# Without Helm (k8s/README.md says what must be there before):\n#\n"
+    head += "".join(f"# {line}\n" for line in how(name, documents).splitlines())
     return head + yaml.dump_all(documents, Dumper=Dumper, sort_keys=False, width=200, explicit_start=True)
 
 
 def pages() -> dict[pathlib.Path, str]:
     result = {}
     for environment in ENVIRONMENTS:
-        result[RENDERED / f"{environment}.yaml"] = page(render(environment), f"k8s/values/{environment}.yaml")
+        result[RENDERED / f"{environment}.yaml"] = page(environment, render(environment), f"k8s/values/{environment}.yaml")
     for environment in LOAD_TESTS:
         documents = render(environment, overrides={"loadtest": {"enabled": True}}, only="/loadtest/")
         result[RENDERED / f"loadtest-{environment}.yaml"] = page(
-            documents, f"k8s/values/{environment}.yaml and loadtest.enabled=true, templates/loadtest alone"
+            f"loadtest-{environment}", documents, f"k8s/values/{environment}.yaml and loadtest.enabled=true, templates/loadtest alone"
         )
     return result
 

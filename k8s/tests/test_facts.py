@@ -2,6 +2,8 @@
 
 import copy
 import os
+import pathlib
+import re
 import subprocess
 import unittest
 
@@ -10,15 +12,17 @@ import yaml
 import facts
 import facts_delivery
 import facts_metrics
-from objects import ROOT, load, name_of, named
+import facts_tls
+from objects import COMPONENT, RENDERED, ROOT, containers_of, load, name_of, named, template_of, workloads
 
-# Addresses in the database subnets of k8s/values.
-ADDRESSES = {"staging": "10.40.112.10", "production-us-east-1": "10.20.113.10", "production-us-west-2": "10.10.114.10"}
+# Addresses in the database subnets of k8s/values: the writer in the other region, the cache in this one.
+ADDRESSES = {
+    "staging": ("10.40.112.10", "10.40.113.10"),
+    "production-us-east-1": ("10.20.113.10", "10.10.113.10"),
+    "production-us-west-2": ("10.10.114.10", "10.20.114.10"),
+}
 MESHED = ["staging", "production-us-east-1", "production-us-west-2"]
 ALL = ["local", *MESHED]
-# Committers, read pool, probes: ENGINE_COMMITTERS + ENGINE_DATABASE_POOL_SIZE + 2.
-PER_ENGINE = 12
-CONNECTIONS = {"local": 100, "staging": 400, "production-us-east-1": 1000, "production-us-west-2": 1000}
 
 EVERYWHERE = [
     facts.names_are_unique, facts.selectors_match, facts.ports_match, facts.probes_ask_the_admin_port, facts.grace_covers_the_drain,
@@ -28,6 +32,7 @@ EVERYWHERE = [
 IN_THE_MESH = [
     facts.secrets_are_fetched, facts_delivery.routes_lead_somewhere, facts_delivery.retries_are_safe,
     facts_delivery.rollout_controls_the_route, facts_delivery.mesh_is_strict, facts_delivery.sidecars_leave_the_rest_alone,
+    facts_tls.database_is_checked, facts_tls.redis_is_checked,
     facts_metrics.alerts_name_what_is_there, facts_metrics.monitor_finds_the_engines,
 ]  # fmt: skip
 
@@ -53,14 +58,40 @@ class Renderings(unittest.TestCase):
 
     def test_let_through_what_must_pass_and_nothing_else(self):
         for names in [[it] for it in ALL] + [["staging", "loadtest-staging"]]:
-            address = ADDRESSES.get(names[0], "")
             with self.subTest(names=names):
-                self.assertEqual([], list(facts_delivery.network_flows(load(*names), address, address)))
+                self.assertEqual([], list(facts_delivery.network_flows(load(*names), *ADDRESSES.get(names[0], ()))))
 
-    def test_fit_into_the_databases_connections(self):
-        for environment in ALL:
+    def test_of_local_need_nothing_installed(self):
+        self.assertEqual([], list(facts.is_core(load("local"))))
+
+    def test_say_how_to_migrate_before_the_rollout_without_helm(self):
+        """The head of a rendering: what goes first has all that the migration needs, and no engine."""
+        for environment in MESHED:
+            objects = load(environment)
+            head = [it[1:].strip() for it in (RENDERED / f"{environment}.yaml").read_text().split("\n---\n")[0].splitlines()]
+            _, first, authorities, wait, last = [it.split() for it in head if it.startswith(("kubectl", "curl"))]
             with self.subTest(environment=environment):
-                self.assertEqual([], list(facts.connections_fit(load(environment), CONNECTIONS[environment], PER_ENGINE)))
+                self.assertEqual(["-l", "app.kubernetes.io/component!=server"], first[4:])
+                self.assertEqual(first[:4], last)
+                self.assertEqual(f"{environment}.yaml", pathlib.Path(last[-1]).name)
+                before = [it for it in objects if it["metadata"].get("labels", {}).get(COMPONENT) != "server"]
+                self.assertNotIn("engine", [name_of(it) for it in workloads(before)])
+                job = named(before, "Job", wait[-1].removeprefix("job/"))
+                volumes = template_of(job)["spec"]["volumes"]
+                self.assertEqual([authorities[5]], [it["configMap"]["name"] for it in volumes])
+                self.assertEqual(facts.MADE_BEFORE, {authorities[5]})
+                self.assertEqual([], list(facts.references_exist(before)))
+                # As in the whole: nobody is to depend on what comes after.
+                self.assertEqual([], list(facts.hooks_have_what_they_need(before)))
+                self.assertEqual("Namespace", objects[0]["kind"])
+
+    def test_dump_with_tools_that_are_not_older_than_the_database(self):
+        variables = (ROOT / "terraform/modules/deployment/variables.tf").read_text()
+        server = int(re.search(r'engine_version\s*=\s*optional\(string, "(\d+)\.', variables)[1])
+        for environment in MESHED:
+            with self.subTest(environment=environment):
+                self.assertEqual([], list(facts.tools_are_new_enough(load(environment), server)))
+                self.assertNotEqual([], list(facts.tools_are_new_enough(load(environment), server + 1)))
 
     def test_ask_for_metrics_that_exist(self):
         metrics = page()
@@ -75,7 +106,9 @@ class Renderings(unittest.TestCase):
         return yaml.safe_load(path.read_text()) if path.exists() else None
 
     def test_of_both_regions_have_the_same_objects(self):
-        east, west = ({(it["kind"], name_of(it)) for it in load(f"production-{region}")} for region in ("us-east-1", "us-west-2"))
+        # The migration's name is of its pod, whose image is the region's.
+        name = lambda it: re.sub("^(engine-migrate)-[0-9a-f]{8}$", r"\1", name_of(it))
+        east, west = ({(it["kind"], name(it)) for it in load(f"production-{region}")} for region in ("us-east-1", "us-west-2"))
         self.assertEqual(east, west)
 
 
@@ -117,7 +150,8 @@ PLANTED = [
     ("staging", edit("NetworkPolicy/engine:spec.ingress.0.ports.0.port", 5001), facts.ports_match, "opens 5001"),
     ("staging", edit(f"{FIRST}.readinessProbe.httpGet.path", "/ready"), facts.probes_ask_the_admin_port, "/ready"),
     ("staging", edit("ConfigMap/engine-settings:data.ENGINE_ADMIN_LISTEN", "0.0.0.0:9465"), facts.probes_ask_the_admin_port, "9465"),
-    ("staging", edit(f"{ENGINE}:{POD}.terminationGracePeriodSeconds", 30), facts.grace_covers_the_drain, "killed after 30 s"),
+    ("staging", edit(f"{ENGINE}:{POD}.terminationGracePeriodSeconds", 35), facts.grace_covers_the_drain, "killed after 35 s"),
+    ("staging", edit(f"{FIRST}.lifecycle", None), facts.grace_covers_the_drain, "gets SIGTERM while"),
     ("staging", edit("ConfigMap/engine-settings:data.ENGINE_SHUTDOWN_GRACE", "60s"), facts.grace_covers_the_drain, "killed after"),
     ("staging", edit("ConfigMap/engine-settings:data.ENGINE_SHUTDOWN_DELAY", None), facts.grace_covers_the_drain, "does not wait"),
     ("staging", edit("ConfigMap/engine-settings:data.ENGINE_SHUTDOWN_DELAY", "25s"), facts.grace_covers_the_drain, "has 5 s to answer"),
@@ -133,12 +167,26 @@ PLANTED = [
     ("local", edit("Deployment/engine:spec.replicas", 2), facts.replicas_and_budget, "three zones"),
     ("staging", edit("ResourceQuota/engine:spec.hard.requests~cpu", "6"), facts.quota_holds_everything, "requests.cpu is 6"),
     ("staging", edit("ConfigMap/engine-settings:data.ENGINE_IDEMPOTENCY_RETENTION", "7d"), facts.jobs_agree_with_the_engines, "the engines use 7d"),
-    ("staging", edit("ServiceAccount/engine-jobs:metadata.annotations", {}), facts.hooks_have_what_they_need, "runs before ServiceAccount engine-jobs"),
-    ("staging", edit("NetworkPolicy/engine-jobs:metadata.annotations", {}), facts.hooks_have_what_they_need, "runs before NetworkPolicy"),
+    ("staging", edit("ServiceAccount/engine-migrate:metadata.annotations", {}), facts.hooks_have_what_they_need, "runs before ServiceAccount engine-migrate"),
+    ("staging", edit("NetworkPolicy/engine-migrate:metadata.annotations", {}), facts.hooks_have_what_they_need, "runs before NetworkPolicy"),
+    ("staging", edit("NetworkPolicy/names:metadata.annotations", {"helm.sh/hook": "pre-upgrade"}), facts.hooks_have_what_they_need, "Rollout engine is cut off"),
+    ("staging", edit("ServiceAccount/engine-jobs:metadata.annotations", {"helm.sh/hook": "pre-upgrade"}), facts.hooks_have_what_they_need, "CronJob engine-maintain needs it"),
+    ("staging", edit("ExternalSecret/engine-owner:spec.target.creationPolicy", "Owner"), facts.hooks_have_what_they_need, "takes its Secret along"),
     ("staging", edit(f"{FIRST}.securityContext.capabilities.drop", ["NET_RAW"]), facts.pods_are_restricted, "keeps capabilities"),
     ("staging", edit(f"{FIRST}.image", "engine:latest"), facts.pods_are_restricted, "whatever is newest"),
     ("staging", edit(f"{ENGINE}:{POD}.securityContext.runAsNonRoot", False), facts.pods_are_restricted, "runAsNonRoot"),
     ("local", lambda objects: None, facts.secrets_are_fetched, "Secret engine-app"),
+    ("local", lambda objects: objects.append(named(load("staging"), "ServiceMonitor", "engine")), facts.is_core, "has to be installed first"),
+    ("local", edit("StatefulSet/redis:metadata.name", "cache"), facts.is_core, "no StatefulSet redis"),
+    ("staging", edit("ExternalSecret/engine-app:spec.target.template.data.ENGINE_DATABASE_URL", "postgres://u:p@db/ledger"), facts_tls.database_is_checked, "engine takes whoever answers"),
+    ("staging", edit("ExternalSecret/engine-read:spec.target.template.data.ENGINE_DATABASE_URL", "postgres://u:p@db/l?sslmode=require"), facts_tls.database_is_checked, "verify takes whoever answers"),
+    ("staging", edit(f"{FIRST}.volumeMounts", []), facts_tls.database_is_checked, "engine knows no authorities for ENGINE_DATABASE_URL: nothing is mounted"),
+    ("staging", edit(f"{ENGINE}:{POD}.volumes.0", {"name": "database-ca", "emptyDir": {}}), facts_tls.database_is_checked, "is not a ConfigMap"),
+    ("staging", edit("CronJob/engine-maintain:spec.jobTemplate.spec.template.spec.containers.0.volumeMounts", []), facts_tls.database_is_checked, "maintain knows no authorities"),
+    ("staging", edit("CronJob/engine-backup:spec.jobTemplate.spec.template.spec.initContainers.0.volumeMounts.3.mountPath", "/ca"), facts_tls.database_is_checked, "dump knows no authorities for PGHOST"),
+    ("staging", lambda objects: containers_of(named(objects, "CronJob", "engine-backup"))[0]["env"].remove({"name": "PGSSLMODE", "value": "verify-full"}), facts_tls.database_is_checked, "PGHOST has sslmode None"),
+    ("staging", edit("ExternalSecret/engine-app:metadata.name", "engine-ap"), facts_tls.redis_is_checked, "it is not named"),
+    ("staging", edit("ExternalSecret/engine-app:spec.target.template.data.ENGINE_REDIS_URL", "redis://cache:6379/0"), facts_tls.redis_is_checked, "Redis is not asked"),
     ("staging", edit("VirtualService/engine:spec.http.0.route.0.destination.host", "engin"), facts_delivery.routes_lead_somewhere, "no Service's port"),
     ("staging", edit("VirtualService/engine:spec.http.2.route.0.destination.port.number", 9464), facts_delivery.routes_lead_somewhere, "no Service's port"),
     ("staging", edit("VirtualService/engine:spec.gateways.0", "egnine"), facts_delivery.routes_lead_somewhere, "no Gateway"),
@@ -165,6 +213,8 @@ PLANTED = [
     ("staging", edit("Gateway/engine:spec.servers.1.tls", None), facts_delivery.mesh_is_strict, "in the clear"),
     ("staging", edit("CronJob/engine-maintain:spec.jobTemplate.spec.template.metadata.labels.sidecar~istio~io/inject", None), facts_delivery.sidecars_leave_the_rest_alone, "never ends"),
     ("staging", edit(f"{ENGINE}:spec.template.metadata.annotations.traffic~sidecar~istio~io/excludeInboundPorts", "9090"), facts_delivery.sidecars_leave_the_rest_alone, "Prometheus"),
+    ("staging", edit(f"{ENGINE}:spec.template.metadata.annotations.sidecar~istio~io/rewriteAppHTTPProbers", None), facts_delivery.sidecars_leave_the_rest_alone, "depend on their sidecars"),
+    ("staging", edit(f"{ENGINE}:spec.template.metadata.annotations.traffic~sidecar~istio~io/excludeOutboundPorts", "5432"), facts_delivery.sidecars_leave_the_rest_alone, "on 6379 go by way"),
     ("staging", edit("ServiceMonitor/engine:spec.endpoints.0.port", "metrics"), facts_metrics.monitor_finds_the_engines, "reads the port metrics"),
     ("staging", edit("ServiceMonitor/engine:spec.selector.matchLabels", {"app.kubernetes.io/name": "engine"}), facts_metrics.monitor_finds_the_engines, "read once"),
     ("staging", edit("ServiceMonitor/engine:spec.podTargetLabels", []), facts_metrics.monitor_finds_the_engines, "version's hash"),
@@ -175,15 +225,19 @@ PLANTED = [
 
 
 def flows(objects):
-    return facts_delivery.network_flows(objects, ADDRESSES["staging"], ADDRESSES["staging"])
+    return facts_delivery.network_flows(objects, *ADDRESSES["staging"])
 
 
-def many_connections(objects):
-    return facts.connections_fit(objects, CONNECTIONS["staging"], PER_ENGINE)
+def without_names(objects):
+    """As in an upgrade from a release that has no policy `names` yet: the migration lives by its own."""
+    without = [it for it in objects if name_of(it) != "names"]
+    return [it for it in flows(without) if it.startswith("migrate")]
 
 
 PLANTED += [
-    ("staging", edit("HorizontalPodAutoscaler/engine:spec.maxReplicas", 40), many_connections, "the database allows 400"),
+    ("staging", edit("NetworkPolicy/engine:spec.egress.1.to", [{"ipBlock": {"cidr": "10.99.0.0/16"}}]), flows, "server cannot reach Redis"),
+    ("staging", edit("NetworkPolicy/engine:spec.egress.2.to.0.podSelector.matchLabels.app", "pilot"), flows, "server cannot reach istiod"),
+    ("staging", edit("NetworkPolicy/engine-migrate:spec.egress.0.to", [{"podSelector": {}}]), without_names, "migrate cannot reach the name server"),
     ("staging", edit("NetworkPolicy/deny-by-default:spec.policyTypes", ["Egress"]), flows, "a stranger can reach a pod that is none of ours"),
     ("staging", edit("NetworkPolicy/engine:spec.egress.0.to.0.ipBlock.cidr", "10.99.0.0/16"), flows, "server cannot reach the database"),
     ("staging", edit("NetworkPolicy/engine:spec.ingress.0.from", []), flows, "a stranger can reach server on 5000"),
@@ -191,6 +245,7 @@ PLANTED += [
     ("staging", edit("NetworkPolicy/engine-backup:spec.egress.0.to.0.ipBlock.except", []), flows, "backup can reach the node's credentials"),
     ("staging", edit("NetworkPolicy/engine-jobs:spec.podSelector.matchExpressions.0.values", ["migrate"]), flows, "maintain cannot reach the database"),
     ("staging", edit("NetworkPolicy/names:spec.egress.0.to.0.podSelector.matchLabels.k8s-app", "coredns"), flows, "cannot reach the name server"),
+    ("staging", edit("NetworkPolicy/names:spec.egress.0.ports.0", None), flows, "cannot ask the name server by UDP"),
 ]
 
 

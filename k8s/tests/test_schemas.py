@@ -127,7 +127,14 @@ class Values(unittest.TestCase):
             ({"settings": {"ENGINE_DATABASE_URL": "postgres://u:p@h/d"}}, "ENGINE_DATABASE_URL"),
             ({"settings": {"engine_io_threads": "2"}}, "engine_io_threads"),
             ({"database": {"cidrs": ["0.0.0.0/0"]}}, "cidrs"),
+            ({"database": {"sslMode": "verify"}}, "sslMode"),
+            ({"database": {"caConfigMap": {"nam": "x"}}}, "nam"),
+            ({"settings": {"ENGINE_DATABASE_CA_FILE": "/x"}}, "ENGINE_DATABASE_CA_FILE"),
+            # 2 x 42 x (2 + 8 + 2) connections are over 1,000; the same by committers.
+            ({"autoscaling": {"replicasMax": 42}}, "databaseConnectionsMax"),
+            ({"settings": {"ENGINE_COMMITTERS": "60"}}, "databaseConnectionsMax"),
             ({"backup": {"destination": "s3://bucket/"}}, "destination"),
+            ({"monitoring": {"runbookBase": "git.example"}}, "runbookBase"),
             ({"serviceAccount": {"secretsRoleArn": ""}}, "secretsRoleArn"),
             ({"verify": {"schedule": "daily"}}, "schedule"),
         ]:
@@ -144,14 +151,33 @@ class Values(unittest.TestCase):
         before = named(load("production-us-east-1"), "Rollout", "engine")["spec"]["template"]
         self.assertNotEqual(before["metadata"]["annotations"]["checksum/settings"], pods["metadata"]["annotations"]["checksum/settings"])
 
-    def test_of_a_cache_with_tls_and_a_password_reach_the_engine(self):
-        redis = {"host": "cache.internal", "scheme": "rediss", "passwordProperty": "password", "cidrs": ["10.10.112.0/24"]}
-        objects = render.render("production-us-east-1", overrides={"redis": redis})
-        secret = named(objects, "ExternalSecret", "engine-app")["spec"]
-        self.assertEqual("rediss://:{{ .redis | urlquery }}@cache.internal:6379/0", secret["target"]["template"]["data"]["ENGINE_REDIS_URL"])
+        # So are other addresses, which stand in the Secret, and other authorities.
+        for overrides in ({"redis": {"host": "cache.internal"}}, {"database": {"caConfigMap": {"name": "engine-database-ca-0a1b2c3d"}}}):
+            other = named(render.render("production-us-east-1", overrides=overrides), "Rollout", "engine")["spec"]["template"]
+            self.assertNotEqual(before, other)
+
+    def test_of_runbooks_are_links_to_files_that_exist(self):
+        objects = render.render("staging", overrides={"monitoring": {"runbookBase": "https://git.example/engine/blob/main/"}})
+        rules = [rule for group in named(objects, "PrometheusRule", "engine")["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
+        self.assertTrue(rules)
+        for rule in rules:
+            base, path = rule["annotations"]["runbook_url"].split("/blob/main/")
+            self.assertEqual("https://git.example/engine", base)
+            self.assertTrue((render.ROOT / path).is_file(), path)
+
+    def test_of_a_cache_reach_the_engine_or_leave_it_without(self):
+        objects = render.render("production-us-east-1", overrides={"redis": {"host": "cache.internal"}})
+        url = lambda: named(objects, "ExternalSecret", "engine-app")["spec"]["target"]["template"]["data"].get("ENGINE_REDIS_URL")
+        self.assertEqual("rediss://:{{ .redis | urlquery }}@cache.internal:6379/0", url())
+        objects = render.render("production-us-east-1", overrides={"redis": {"host": "", "passwordProperty": ""}})
+        self.assertIsNone(url())
         self.assertEqual([], list(facts.references_exist(objects)))
-        address = "10.10.112.10"
-        self.assertEqual([], list(facts_delivery.network_flows(objects, address, address)))
+        self.assertEqual([], list(facts_delivery.network_flows(objects, "10.20.112.10", "10.10.112.10")))
+
+    def test_of_a_database_that_a_public_authority_vouches_for_mount_nothing(self):
+        objects = render.render("production-us-east-1", overrides={"database": {"caConfigMap": {"name": ""}}})
+        self.assertNotIn("database-ca", json.dumps(objects))
+        self.assertIn("/ledger?sslmode=verify-full\"", json.dumps(objects))
 
     def test_lint_clean(self):
         for environment in render.ENVIRONMENTS:

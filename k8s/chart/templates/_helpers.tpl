@@ -51,13 +51,28 @@ capabilities: {drop: [ALL]}
 {{/* A database URL with the password still to be filled in by external-secrets,
      which escapes it: a `@` or `/` in it would otherwise cut the URL. */}}
 {{- define "engine.databaseUrl" -}}
-postgres://{{ `{{ .username }}:{{ .password | urlquery }}` }}@{{ index . 1 }}:{{ (index . 0).Values.database.port }}/{{ (index . 0).Values.database.name }}
-{{- with (index . 0).Values.database.parameters }}?{{ . }}{{ end -}}
+postgres://{{ `{{ .username }}:{{ .password | urlquery }}` }}@{{ index . 1 }}:{{ (index . 0).Values.database.port }}/{{ (index . 0).Values.database.name }}?sslmode={{ (index . 0).Values.database.sslMode }}
+{{- if (index . 0).Values.database.caConfigMap.name }}&sslrootcert={{ include "engine.databaseCaFile" (index . 0) }}{{ end -}}
+{{- end -}}
+
+{{/* Who may vouch for the database: a file in every pod that talks to it. A pod whose
+     ConfigMap is missing does not start, rather than believe whoever answers. */}}
+{{- define "engine.databaseCaFile" -}}
+/etc/engine/database-ca/{{ .Values.database.caConfigMap.key }}
+{{- end -}}
+
+{{- define "engine.databaseCaMount" -}}
+- {name: database-ca, mountPath: /etc/engine/database-ca, readOnly: true}
+{{- end -}}
+
+{{- define "engine.databaseCaVolume" -}}
+- name: database-ca
+  configMap: {name: {{ .Values.database.caConfigMap.name }}}
 {{- end -}}
 
 {{/* The same with a password of local's values, which hold nothing to be escaped. */}}
 {{- define "engine.localDatabaseUrl" -}}
-postgres://{{ index . 1 }}:{{ index . 2 }}@{{ (index . 0).Values.database.host }}:{{ (index . 0).Values.database.port }}/{{ (index . 0).Values.database.name }}
+postgres://{{ index . 1 }}:{{ index . 2 }}@{{ (index . 0).Values.database.host }}:{{ (index . 0).Values.database.port }}/{{ (index . 0).Values.database.name }}?sslmode={{ (index . 0).Values.database.sslMode }}
 {{- end -}}
 
 {{/* A job's labels: outside the mesh, for a job talks to the database alone, and a

@@ -4,14 +4,17 @@ metadata:
   labels:
     {{- include "engine.labels" (list . "server") | nindent 4 }}
   annotations:
-    # A changed setting replaces the pods as a changed image does.
-    checksum/settings: {{ include (print .Template.BasePath "/engine/configmap.yaml") . | sha256sum }}
+    # A changed setting or address replaces the pods as a changed image does.
+    checksum/settings: {{ print (include (print .Template.BasePath "/engine/configmap.yaml") .) (include (print .Template.BasePath "/secrets.yaml") .) | sha256sum }}
     {{- if .Values.istio.enabled }}
     # The sidecar starts before the engine and ends after it, so a draining engine
     # can still answer.
     sidecar.istio.io/nativeSidecar: "true"
-    # Prometheus is not of the mesh; the NetworkPolicy says who may come here.
+    # Prometheus and the kubelet are not of the mesh; the NetworkPolicy says who may come
+    # here. Probes go straight to the engine: by way of the sidecar, as Istio rewrites
+    # them, a busy or failing sidecar would have the engine restarted.
     traffic.sidecar.istio.io/excludeInboundPorts: "9464"
+    sidecar.istio.io/rewriteAppHTTPProbers: "false"
     # PostgreSQL and Redis are not of the mesh: one hop less on every commit, and a
     # sidecar's restart cuts no commit.
     traffic.sidecar.istio.io/excludeOutboundPorts: "{{ .Values.database.port }},{{ .Values.redis.port }}"
@@ -20,7 +23,8 @@ spec:
   serviceAccountName: engine
   automountServiceAccountToken: false
   enableServiceLinks: false
-  terminationGracePeriodSeconds: {{ add .Values.shutdownGraceSeconds 5 }}
+  # What the hook below, the drain and the logs' last lines take.
+  terminationGracePeriodSeconds: {{ add .Values.preStopSeconds .Values.shutdownGraceSeconds 5 }}
   securityContext:
     {{- include "engine.podSecurity" . | nindent 4 }}
   {{- with .Values.topology.nodeSelector }}
@@ -58,6 +62,12 @@ spec:
       ports:
         - {name: http, containerPort: 5000}
         - {name: admin, containerPort: 9464}
+      # From the moment that the pod is to end, its address is being taken away from the
+      # proxies. Until they know, the engine must not ask clients to leave: they would
+      # come back to it. Only then comes SIGTERM. By the kubelet: the image has no `sleep`.
+      lifecycle:
+        preStop:
+          sleep: {seconds: {{ .Values.preStopSeconds }}}
       # Slow starts are the database's: two minutes, then a restart tries anew.
       startupProbe:
         httpGet: {path: /livez, port: admin}
@@ -78,4 +88,10 @@ spec:
         {{- toYaml .Values.resources | nindent 8 }}
       securityContext:
         {{- include "engine.containerSecurity" . | nindent 8 }}
+      {{- if .Values.database.caConfigMap.name }}
+      volumeMounts:
+        {{- include "engine.databaseCaMount" . | nindent 8 }}
+  volumes:
+    {{- include "engine.databaseCaVolume" . | nindent 4 }}
+      {{- end }}
 {{- end -}}

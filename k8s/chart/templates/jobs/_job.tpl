@@ -1,11 +1,11 @@
 {{/* The pod of a job that runs one command of the engine.
-     (dict "root" . "component" "maintain" "secret" "engine-owner" "args" (list ...)) */}}
+     (dict "root" . "component" "maintain" "account" "engine-jobs" "secret" "engine-owner") */}}
 {{- define "engine.jobPod" -}}
 metadata:
   labels:
     {{- include "engine.jobLabels" (list .root .component) | nindent 4 }}
 spec:
-  serviceAccountName: engine-jobs
+  serviceAccountName: {{ .account }}
   automountServiceAccountToken: false
   enableServiceLinks: false
   restartPolicy: Never
@@ -19,7 +19,7 @@ spec:
     - name: {{ .component }}
       image: {{ include "engine.image" (dict "image" .root.Values.image "version" .root.Chart.AppVersion) }}
       imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-      args: {{ toJson .args }}
+      args: [{{ .component }}]
       env:
         - {name: ENGINE_LOG_FORMAT, value: json}
         # Partitions of keys are as wide as this: migrate and maintain must be told
@@ -33,4 +33,10 @@ spec:
         limits: {memory: 512Mi}
       securityContext:
         {{- include "engine.containerSecurity" .root | nindent 8 }}
+      {{- if .root.Values.database.caConfigMap.name }}
+      volumeMounts:
+        {{- include "engine.databaseCaMount" .root | nindent 8 }}
+  volumes:
+    {{- include "engine.databaseCaVolume" .root | nindent 4 }}
+      {{- end }}
 {{- end -}}

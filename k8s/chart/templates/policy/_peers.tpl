@@ -1,3 +1,14 @@
+{{- define "engine.toNames" -}}
+- to:
+    - namespaceSelector:
+        matchLabels: {kubernetes.io/metadata.name: kube-system}
+      podSelector:
+        matchLabels: {k8s-app: kube-dns}
+  ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+{{- end -}}
+
 {{- define "engine.toDatabase" -}}
 - to:
     {{- if .Values.local.enabled }}

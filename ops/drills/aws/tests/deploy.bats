@@ -9,13 +9,20 @@ image=123456789012.dkr.ecr.us-east-1.amazonaws.com/engine-production@sha256:$(pr
 # Fails when grep finds it; `! grep` alone fails no test.
 absent() { ! grep -q "$@"; }
 
+setup_file() {
+    # What Amazon's bundle is: several authorities, one after the other.
+    for name in one two; do
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$name" -days 2 \
+            -keyout "$BATS_FILE_TMPDIR/key.pem" 2>/dev/null >>"$BATS_FILE_TMPDIR/ca.pem"
+    done
+}
 setup() {
     state=$BATS_TEST_TMPDIR/state
     calls=$state/calls
     mkdir -p "$state" "$BATS_TEST_TMPDIR/bin"
     : >"$calls"
     export STATE=$state DEPLOY_POLL_SECONDS=0.1
-    # helm keeps the description of the last revision of each cluster; kubectl a phase.
+    # helm keeps the description of the last revision of each cluster; kubectl a phase and its ConfigMaps.
     cat >"$BATS_TEST_TMPDIR/bin/helm" <<'SH'
 #!/bin/bash
 echo "helm $*" >>"$STATE/calls"
@@ -30,6 +37,8 @@ SH
 echo "kubectl $*" >>"$STATE/calls"
 case " $* " in
 *" get rollout "*) cat "$STATE/rollout.json" ;;
+*" get configmap "*) [ -f "$STATE/$2.$7" ] ;;
+*" create configmap "*) touch "$STATE/$2.$7" ;;
 esac
 SH
     cat >"$BATS_TEST_TMPDIR/bin/aws" <<'SH'
@@ -38,11 +47,19 @@ echo "aws $*" >>"$STATE/calls"
 case "$*" in
 *get-caller-identity*) echo 123456789012 ;;
 *head-bucket* | *get-role*) [ -f "$STATE/is-there" ] ;;
+*describe-images*)
+    error=$(head -n 1 "$STATE/image-errors" 2>/dev/null) || exit 0
+    sed -i 1d "$STATE/image-errors"
+    [ -z "$error" ] || { echo "$error" >&2; exit 254; }
+    ;;
 esac
 SH
     cat >"$BATS_TEST_TMPDIR/bin/curl" <<'SH'
 #!/bin/bash
-cat "$STATE/health"
+case "$*" in
+*truststore*) while [ "$1" != -o ]; do shift; done; cp "$STATE/ca.pem" "$2" ;;
+*) cat "$STATE/health" ;;
+esac
 SH
     cat >"$BATS_TEST_TMPDIR/bin/terraform" <<'SH'
 #!/bin/bash
@@ -58,6 +75,7 @@ SH
     PATH=$BATS_TEST_TMPDIR/bin:$PATH
     rollout Healthy
     echo -n 200 >"$state/health"
+    cp "$BATS_FILE_TMPDIR/ca.pem" "$state/ca.pem"
     outputs=$BATS_TEST_DIRNAME/outputs.json
 }
 rollout() { printf '{"metadata":{"generation":7},"status":{"observedGeneration":"7","phase":"%s"}}' "$1" >"$state/rollout.json"; }
@@ -91,8 +109,80 @@ upgrades() { grep -c ' upgrade ' "$calls" || true; }
 @test "deploy: a dry run changes nothing" {
     deploy --dry-run
     [ "$status" -eq 0 ]
+    [[ $output == *"+ k create configmap engine-database-ca-"* ]]
     [[ $output == *"+ h upgrade"* ]]
+    absent ' create ' "$calls"
     [ "$(upgrades)" = 0 ]
+}
+
+@test "deploy: each cluster gets the database's authorities before the chart that names them" {
+    deploy --yes
+    [ "$status" -eq 0 ]
+    local map
+    map=engine-database-ca-$(sha256sum "$state/ca.pem" | cut -c 1-8)
+    [ "$(grep -c "create configmap $map --from-file=ca.pem=" "$calls")" = 2 ]
+    [ "$(grep -c "upgrade .*--set database.caConfigMap.name=$map " "$calls")" = 2 ]
+    [ "$(grep -n ' create configmap ' "$calls" | head -n 1 | cut -d : -f 1)" -lt "$(grep -n ' upgrade ' "$calls" | head -n 1 | cut -d : -f 1)" ]
+    # Other authorities are something to deploy, under another name; the same ones are not made twice.
+    rollout Healthy
+    : >"$calls"
+    cat "$state/ca.pem" >"$BATS_TEST_TMPDIR/mine.pem"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=three -days 2 -keyout /dev/null 2>/dev/null >>"$BATS_TEST_TMPDIR/mine.pem"
+    deploy --yes --region us-west-2 --database-ca "$BATS_TEST_TMPDIR/mine.pem"
+    [ "$status" -eq 0 ]
+    [ "$(upgrades)" = 1 ]
+    absent "$map" "$calls"
+    : >"$calls"
+    deploy --yes --region us-west-2
+    [ "$(upgrades)" = 1 ]
+    absent ' create configmap ' "$calls"
+}
+
+@test "deploy: authorities that are none, cut off or not to be shown are refused" {
+    echo '<html>not here</html>' >"$BATS_TEST_TMPDIR/page"
+    head -n 6 "$state/ca.pem" >"$BATS_TEST_TMPDIR/cut"
+    sed '3s/./!/' "$state/ca.pem" >"$BATS_TEST_TMPDIR/damaged"
+    cat "$state/ca.pem" "$BATS_FILE_TMPDIR/key.pem" >"$BATS_TEST_TMPDIR/with-key"
+    : >"$BATS_TEST_TMPDIR/empty"
+    for name in page cut damaged with-key empty missing; do
+        deploy --yes --database-ca "$BATS_TEST_TMPDIR/$name"
+        [ "$status" -eq 1 ]
+        [[ $output == *"--database-ca: "*"Nothing was done"* ]]
+    done
+    rm "$state/ca.pem"
+    deploy --yes
+    [ "$status" -eq 1 ]
+    [[ $output == *"--database-ca FILE"* ]]
+    [ ! -s "$calls" ]
+}
+
+@test "deploy: each region's image is its own copy, and is waited for" {
+    printf 'ImageNotFoundException: not yet\nRepositoryNotFoundException: not yet\n' >"$state/image-errors"
+    deploy --yes --region us-west-2
+    [ "$status" -eq 0 ]
+    [ "$(grep -c 'describe-images --region us-west-2 --repository-name engine-production --image-ids imageDigest=sha256:aaa' "$calls")" = 3 ]
+    [ "$(grep -n ' describe-images ' "$calls" | tail -n 1 | cut -d : -f 1)" -lt "$(grep -n ' upgrade ' "$calls" | cut -d : -f 1)" ]
+    # Who may not look goes on; what never comes ends it.
+    echo 'AccessDeniedException: no' >"$state/image-errors"
+    deploy --yes --region us-east-1
+    [ "$status" -eq 0 ]
+    [[ $output == *"cannot see whether"* ]]
+    for _ in $(seq 100); do echo 'ImageNotFoundException: no'; done >"$state/image-errors"
+    : >"$calls"
+    rm "$state/engine-production-us-west-2"
+    deploy --yes --region us-west-2
+    [ "$status" -eq 1 ]
+    [[ $output == *"is it replicated? Nothing was done"* ]]
+    [ "$(upgrades)" = 0 ]
+}
+
+@test "deploy: the first deploy of a region has its cache, database and readers" {
+    run "$root/ops/deploy.sh" --environment production --outputs "$outputs" --image "$image" --values "$BATS_TEST_TMPDIR/values"
+    [ "$status" -eq 0 ]
+    for region in us-east-1 us-west-2; do
+        jq -e --arg region "$region" '.image.repository == "123456789012.dkr.ecr.\($region).amazonaws.com/engine-production" and .redis.host == "master.engine-production-\($region).cache.amazonaws.com" and (.redis.cidrs | length) == 3
+            and (.database.cidrs | length) == 6 and (.database.readHost | contains($region))' "$BATS_TEST_TMPDIR/values/$region.json"
+    done
 }
 
 @test "deploy: without a terminal nobody is asked" {

@@ -81,7 +81,8 @@ class Values(unittest.TestCase):
         import render
 
         text = json.dumps(render.render(base, overrides=self.values(environment, [region])[region]))
-        self.assertIn(IMAGE, text)
+        # The region's own copy.
+        self.assertIn(IMAGE.replace("us-east-1", region), text)
         self.assertIn("engine-production.global-x.global.rds.amazonaws.com", text)
         self.assertIn(f"arn:aws:iam::123456789012:role/{region}-secrets", text)
         self.assertIn(f"s3://engine-production-backups-{region}/logical", text)
