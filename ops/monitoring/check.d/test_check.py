@@ -48,6 +48,7 @@ PLANTED = [
     (rules.wrong_in_configuration, "alertmanager.yml", "source_matchers: [alertname = RedisDown]", "source_matchers: [alertname = RedisGone]", "inhibits by RedisGone"),
     (queries.wrong_in_dashboards, "dashboards/engine.json", '"id": 2,', '"id": 3,', "two panels have one id"),
     (queries.wrong_in_dashboards, "dashboards/engine.json", '"uid": "${logs}"', '"uid": "${lok}"', "which is no variable of it"),
+    (queries.wrong_in_dashboards, "dashboards/engine.json", "${runbooks:raw}", "${runbook:raw}", "links to $runbook, which is no variable of it"),
     (queries.wrong_in_dashboards, "dashboards/engine-redis.json", '"legendFormat": "{{cmd}}"', '"legendFormat": "{{command}}"', "by which it does not group"),
     (queries.wrong_in_dashboards, "dashboards/engine-redis.json", '"y": 0', '"y": 1', "covers"),
 ]  # fmt: skip
