@@ -62,6 +62,7 @@ COMPOSE = [
     ('"127.0.0.1:3000:3000"', '"3000:3000"', "beyond loopback"),
     ("depends_on: [loki]", "depends_on: [lokki]", "depends on lokki"),
     ("LOKI_URL: http://loki:3100", "LOKI_URL: http://lokki:3100", "no service of compose.yaml"),
+    (", -server.http-listen-address=0.0.0.0", "", "Grafana and Alloy cannot reach it"),
     ("      LOKI_URL: http://loki:3100\n", "", "LOKI_URL of its provisioning is not set"),
     ("DASHBOARDS_PATH: /etc/grafana/dashboards", "DASHBOARDS_PATH: /etc/grafana/boards", "mounted by nobody"),
     ("  redis-exporter:\n", "  redis-export:\n", "redis-exporter:9121 is no service"),
@@ -118,6 +119,7 @@ class Checks(unittest.TestCase):
                     self.assertIn(said, "\n".join(files.wrong_in_alloy(path.name, changed(path.read_text(), what, by), static.LOG_FIELDS)))
         loki = (HERE / "loki.yaml").read_text()
         self.assertIn("needs schema v13", "".join(files.wrong_in_loki(changed(loki, "v13", "v12"))))
+        self.assertIn("grpc listens beyond loopback", "".join(files.wrong_in_loki(changed(loki, "  grpc_listen_address: 127.0.0.1\n", ""))))
         self.assertIn("delete_request_store", "".join(files.wrong_in_loki(changed(loki, "  delete_request_store: filesystem\n", ""))))
 
     def test_of_dashboards_notice_one_changed_by_hand(self):
