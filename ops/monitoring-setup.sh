@@ -6,14 +6,21 @@
 #
 # Both:     --dry-run                  say what would be done, and do nothing
 #           --pagerduty-key-file FILE  --slack-url-file FILE  --heartbeat-url URL   who is told
-#           --runbook-base URL         put before the runbooks' paths in messages
+#           --runbook-base URL         put before the runbooks' paths: on a host in messages, in a cluster on
+#                                      dashboards (in messages: the engine's chart, monitoring.runbookBase)
 # host:     --engine HOST:PORT         an engine's admin listener; again for each (default 127.0.0.1:9464)
 #           --certificate URL          an end point whose certificate is watched; again for each
 #           --postgres-url URL         for the exporter, a role with pg_monitor (or POSTGRES_EXPORTER_URL)
 #           --redis-url URL            for the exporter (default redis://127.0.0.1:6379)
+#           --backups PLACE            a timer that tells their age hourly: the folder of `ops/backup --logical`,
+#                                      or pgBackRest's configuration file
 # cluster:  --terraform-output FILE    of `terraform output -json`: its clusters, one after the other
 #           --context NAME             instead: one context of kubectl
+#           --values CHART=FILE        more values for kube-prometheus-stack, loki or alloy; again for each. Without
+#                                      Terraform, which tells Loki its bucket, loki=FILE has to
 #
+# In a cluster (Helm 3.14 or later) what Terraform told a release stays; this adds who is told, and the
+# dashboards. When Terraform has changed kube-prometheus-stack, run it again.
 # Grafana, Loki and Alloy are no Debian packages: on a host take Grafana's own repository, or the profile
 # `monitoring` of ops/compose.yaml; the README says which files they read.
 # Exit codes: 0 done, 64 asked wrongly, 69 something needed is missing, 1 a step failed.
@@ -26,7 +33,7 @@ root=${MONITORING_ROOT:-}
 etc=$root/etc/prometheus
 dry=
 engines=() certificates=() contexts=()
-pagerduty='' slack='' heartbeat='' base='' redis=redis://127.0.0.1:6379 postgres=${POSTGRES_EXPORTER_URL:-} outputs=''
+pagerduty='' slack='' heartbeat='' base='' backups='' more_values=() redis=redis://127.0.0.1:6379 postgres=${POSTGRES_EXPORTER_URL:-} outputs=''
 
 usage() { sed -n '2,/^# Exit codes/s/^# \{0,1\}//p' ops/monitoring-setup.sh; }
 wrong() { say "error: $*" && exit 64; }
@@ -131,6 +138,7 @@ host() {
     else
         say "no --postgres-url: the exporter keeps what /etc/default/prometheus-postgres-exporter says"
     fi
+    [ -z "$backups" ] || backup_age
     if [ -z "$dry" ]; then
         promtool check config "$etc/prometheus.yml" >&2
         amtool check-config "$etc/alertmanager.yml" >&2
@@ -145,6 +153,42 @@ host() {
         act as_root systemctl enable "$package"
         act as_root systemctl restart "$package"
     done
+    if [ -n "$backups" ]; then
+        act as_root systemctl daemon-reload
+        act as_root systemctl enable --now engine-backup-age.timer
+    fi
+}
+
+# A unit and its timer of the names that the Ansible role `backup` gives them.
+backup_age() {
+    local kind=--logical units=$root/etc/systemd/system
+    [ -d "$backups" ] || kind=--config
+    put "$root/usr/local/lib/engine-ops/job-metrics" 755 <ops/monitoring/job-metrics
+    put "$units/engine-backup-age.service" 644 <<END
+[Unit]
+Description=How old the newest backup of the ledger is
+
+[Service]
+Type=oneshot
+# It only asks: pgBackRest's own logs are those of its owner.
+Environment=PGBACKREST_LOG_LEVEL_FILE=off
+ExecStart=/usr/local/lib/engine-ops/job-metrics backup $kind $backups
+NoNewPrivileges=true
+ProtectSystem=strict
+ReadWritePaths=/var/lib/prometheus/node-exporter
+PrivateTmp=true
+END
+    put "$units/engine-backup-age.timer" 644 <<END
+[Unit]
+Description=Hourly age of the newest backup
+
+[Timer]
+OnCalendar=hourly
+OnActiveSec=1min
+
+[Install]
+WantedBy=timers.target
+END
 }
 
 # The version that Terraform installs, so that both ways agree.
@@ -153,11 +197,15 @@ chart_version() {
 }
 
 release() {
-    local context=$1 name=$2 repository=$3 version
+    local context=$1 name=$2 repository=$3 version one
     shift 3
     version=$(chart_version "$name")
     [ -n "$version" ] || die "terraform/modules/platform names no version of $name"
-    act helm upgrade --install "$name" "$name" --kube-context "$context" --namespace monitoring --create-namespace \
+    for one in "${more_values[@]}"; do
+        [ "${one%%=*}" != "$name" ] || set -- "$@" --values "${one#*=}"
+    done
+    # Terraform told the release what only it knows (Loki's bucket and role, labels): that stays.
+    act helm upgrade --install --reset-then-reuse-values "$name" "$name" --kube-context "$context" --namespace monitoring --create-namespace \
         --repo "$repository" --version "$version" --values "terraform/helm-values/$name.yaml" --atomic --timeout 10m "$@"
 }
 
@@ -179,31 +227,41 @@ for region, it in json.load(open(sys.argv[1])).get("regions", {}).get("value", {
 ' "$outputs")
     fi
     [ ${#contexts[@]} -gt 0 ] || wrong "which cluster? --context NAME, or --terraform-output FILE with clusters in it"
-    values=$(mktemp)
-    # The operator's Alertmanager mounts secrets elsewhere.
-    {
-        printf 'alertmanager:\n  alertmanagerSpec:\n    secrets: [alertmanager-receivers]\n  config:\n'
-        alertmanager_file | sed 's|/etc/prometheus/secrets/|/etc/alertmanager/secrets/alertmanager-receivers/|; s/^/    /'
-    } >"$values"
+    values=$(mktemp -d)
     for context in "${contexts[@]}"; do
         say "cluster $context"
+        # The operator's Alertmanager mounts each secret in a folder of its name.
+        {
+            printf 'prometheus:\n  prometheusSpec:\n    externalLabels: {cluster: "%s"}\n' "$context"
+            printf 'alertmanager:\n  alertmanagerSpec:\n    secrets: [alertmanager-pagerduty-key, alertmanager-slack-url]\n  config:\n'
+            alertmanager_file | sed -E 's|/etc/prometheus/secrets/([a-z-]+)|/etc/alertmanager/secrets/alertmanager-\1/\1|; s/^/    /'
+        } >"$values/kube-prometheus-stack.yaml"
         act kubectl --context "$context" create namespace monitoring --dry-run=client -o yaml | apply "$context"
-        if [ -n "$pagerduty$slack" ]; then
-            act kubectl --context "$context" --namespace monitoring create secret generic alertmanager-receivers \
-                ${pagerduty:+--from-file=pagerduty-key="$pagerduty"} ${slack:+--from-file=slack-url="$slack"} \
-                --dry-run=client -o yaml | apply "$context"
-        fi
-        release "$context" kube-prometheus-stack https://prometheus-community.github.io/helm-charts --values "$values"
+        receiver "$context" pagerduty-key "$pagerduty"
+        receiver "$context" slack-url "$slack"
+        release "$context" kube-prometheus-stack https://prometheus-community.github.io/helm-charts --values "$values/kube-prometheus-stack.yaml"
         release "$context" loki https://grafana.github.io/helm-charts
         release "$context" alloy https://grafana.github.io/helm-charts
         for path in ops/monitoring/dashboards/*.json; do
             name=$(basename "$path" .json)
+            sed "s|\"ops/monitoring/runbooks\"|\"${base:+${base%/}/}ops/monitoring/runbooks\"|" "$path" >"$values/$name.json"
             act kubectl --context "$context" --namespace monitoring create configmap "dashboard-$name" \
-                --from-file="$path" --dry-run=client -o yaml | labelled | apply "$context"
+                --from-file="$values/$name.json" --dry-run=client -o yaml | labelled | apply "$context"
         done
-        say "the engine's own rules come with its chart (k8s/chart)"
+        say "the engine's own rules come with its chart (k8s/chart)${base:+; for their runbooks: monitoring.runbookBase=$base in its values}"
     done
-    rm -f -- "$values"
+    rm -rf -- "$values"
+    [ -n "$pagerduty$slack" ] || say "receivers keep the keys they have; without any nobody is told: --pagerduty-key-file, --slack-url-file"
+}
+
+# The key of a receiver as a secret of its own. It is there in any case, or Alertmanager's pods would wait for it.
+receiver() {
+    local context=$1 name=$2 file=$3
+    if [ -z "$file" ]; then
+        [ -n "$dry" ] || ! kubectl --context "$context" --namespace monitoring get secret "alertmanager-$name" >/dev/null 2>&1 || return 0
+    fi
+    act kubectl --context "$context" --namespace monitoring create secret generic "alertmanager-$name" \
+        ${file:+--from-file="$name=$file"} --dry-run=client -o yaml | apply "$context"
 }
 
 # What Grafana's sidecar looks for.
@@ -238,13 +296,20 @@ while [ $# -gt 0 ]; do
     --slack-url-file) slack=$2 ;;
     --heartbeat-url) heartbeat=$2 ;;
     --runbook-base) base=$2 ;;
+    --backups) backups=$2 ;;
+    --values) more_values+=("$2") ;;
     --terraform-output) outputs=$2 ;;
     --context) contexts+=("$2") ;;
     *) wrong "$1 is unknown; see --help" ;;
     esac
     shift 2
 done
-for file in $pagerduty $slack; do
+for file in $pagerduty $slack $backups $outputs "${more_values[@]#*=}"; do
     [ -r "$file" ] || wrong "$file cannot be read"
 done
+for file in "${more_values[@]}"; do
+    case $file in kube-prometheus-stack=* | loki=* | alloy=*) ;; *) wrong "--values $file: kube-prometheus-stack=FILE, loki=FILE or alloy=FILE" ;; esac
+done
+case $backups in '' | /*) ;; *) wrong "--backups $backups: a unit wants it from the root on" ;; esac
+case $base in '' | http://* | https://*) ;; *) wrong "--runbook-base $base is no http address" ;; esac
 "$mode"

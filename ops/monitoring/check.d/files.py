@@ -14,11 +14,12 @@ from rules import HERE
 # A label makes a stream of each of its values.
 LABELS_ALLOWED = {"level"}
 COMPONENTS = {
-    "discovery.docker": {"targets"}, "discovery.relabel": {"output", "rules"}, "loki.source.docker": set(), "loki.relabel": {"receiver", "rules"},
+    "discovery.docker": {"targets"}, "discovery.kubernetes": {"targets"}, "discovery.relabel": {"output", "rules"},
+    "loki.source.docker": set(), "loki.source.kubernetes": set(), "loki.relabel": {"receiver", "rules"},
     "loki.source.journal": set(), "loki.process": {"receiver"}, "loki.write": {"receiver"},
 }  # fmt: skip
 STAGES = {"stage.match", "stage.json", "stage.timestamp", "stage.labels", "stage.structured_metadata"}
-BLOCKS = {"rule", "filter", "endpoint"}
+BLOCKS = {"rule", "filter", "endpoint", "selectors"}
 
 
 def wrong_in_compose(text, schema, folder=HERE.parent):
@@ -50,6 +51,8 @@ def wrong_in_compose(text, schema, folder=HERE.parent):
                 yield f"{name} depends on {other}, which is not there"
             elif set(document["services"][other].get("profiles", [])) - set(service.get("profiles", [])):
                 yield f"{name} depends on {other}, which only another profile starts"
+    if not any("listen-address=0.0.0.0" in word for word in document["services"]["loki"]["command"]):
+        yield "loki listens where loki.yaml says, on its own loopback: Grafana and Alloy cannot reach it"
     yield from wrong_in_targets(document)
     yield from wrong_in_provisioning(document)
 
@@ -145,6 +148,9 @@ def wrong_in_alloy(name, text, fields):
 def wrong_in_loki(text):
     """What Loki refuses or silently does without."""
     config = yaml.safe_load(text)
+    for listener in ("http", "grpc"):
+        if config["server"].get(f"{listener}_listen_address") != "127.0.0.1":
+            yield f"loki.yaml: {listener} listens beyond loopback, and Loki has no authentication"
     if config["compactor"].get("retention_enabled") and not config["compactor"].get("delete_request_store"):
         yield "loki.yaml: retention needs delete_request_store, or Loki does not start"
     newest = config["schema_config"]["configs"][-1]

@@ -153,6 +153,21 @@ def wrong_in_queries(pages, root=HERE):
             yield f"{what}: {problem}"
 
 
+def wrong_in_coverage(page, root=HERE, unshown=None):
+    """What an engine's page serves is asked for by a rule or a panel, or left out for a reason."""
+    if unshown is None:
+        unshown = yaml.safe_load((root / "check.d/unshown.yaml").read_text())
+    asked = {re.sub(r"_(bucket|sum|count)$", "", selector.name) for what, query in queries(root) if not what.startswith("runbooks/")
+             for selector in selectors(promql.parse(concrete(query))) if selector.name}  # fmt: skip
+    served = set(re.findall(r"^# TYPE (\S+)", page, re.M))
+    for name in sorted(served - asked - set(unshown)):
+        yield f"{name} is served, and no rule and no panel asks for it; or give the reason in check.d/unshown.yaml"
+    for name in sorted(set(unshown) & asked):
+        yield f"check.d/unshown.yaml: {name} is asked for"
+    for name in sorted(set(unshown) - served):
+        yield f"check.d/unshown.yaml: {name} is served by no engine"
+
+
 def wrong_in_dashboards(root=HERE):
     """What Grafana would not complain of: ids, places, data sources, empty panels."""
     uids = set()
@@ -181,11 +196,14 @@ def wrong_in_dashboards(root=HERE):
                 uid = re.fullmatch(r"\$\{(\w+)\}", asked["datasource"]["uid"])
                 if not uid or uid[1] not in variables:
                     yield f"{name}: {title} asks {asked['datasource']['uid']}, which is no variable of it"
+            for used in re.findall(r"\$\{([a-z]\w*)[:}]", json.dumps(panel.get("fieldConfig", {}))):
+                if used not in variables:
+                    yield f"{name}: {title} links to ${used}, which is no variable of it"
             for target in panel.get("targets", []):
                 for used in re.findall(r"\$\{?([a-z]\w*)\}?", target["expr"]):
                     if used not in variables and not used.startswith("__"):
                         yield f"{name}: {title} uses ${used}, which is no variable of it"
                 for used in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
-                    groups = re.findall(r"\b(?:by|on) \(([^)]*)\)", target["expr"])
+                    groups = re.findall(r"\b(?:by|on|group_left) \(([^)]*)\)", target["expr"])
                     if groups and not any(used in re.split(r",\s*", group) for group in groups):
                         yield f"{name}: {title} names {{{{{used}}}}} in its legend, by which it does not group"

@@ -10,7 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import files  # noqa: E402
 import rules  # noqa: E402
-from rules import HERE  # noqa: E402
+import yaml  # noqa: E402
+from rules import HERE, REPOSITORY  # noqa: E402
 
 # Of the engine's log in JSON, beside what an event adds; live.py compares with real lines.
 LOG_FIELDS = {"timestamp", "level", "message", "target", "check", "detail", "code"}
@@ -42,6 +43,8 @@ def all_problems():
     yield from files.wrong_in_compose((HERE.parent / "compose.yaml").read_text(), compose_schema())
     for path in sorted((HERE / "alloy").glob("*.alloy")):
         yield from files.wrong_in_alloy(path.name, path.read_text(), LOG_FIELDS)
+    cluster = REPOSITORY / "terraform/helm-values/alloy.yaml"
+    yield from files.wrong_in_alloy(cluster.name, yaml.safe_load(cluster.read_text())["alloy"]["configMap"]["content"], LOG_FIELDS)
     yield from files.wrong_in_loki((HERE / "loki.yaml").read_text())
 
 

@@ -44,10 +44,13 @@ PLANTED = [
     (rules.wrong_in_configuration, "prometheus.yml", "job_name: certificates", "job_name: certs", "CertificateProbeFailed asks for job='certificates'"),
     (rules.wrong_in_configuration, "prometheus.yml", "targets/redis.yaml", "targets/reddis.yaml", "reddis.yaml is missing"),
     (rules.wrong_in_configuration, "alertmanager.yml", "receiver: pager\n", "receiver: pagre\n", "amtool check-config"),
-    (rules.wrong_in_configuration, "alertmanager.yml", "matchers: [severity = page]", "matchers: [severity = pages]", "EngineDown (page) goes to 'team'"),
+    (rules.wrong_in_configuration, "alertmanager.yml", "page|critical", "pages|critical", "EngineDown (page) goes to 'team'"),
+    (rules.wrong_in_configuration, "alertmanager.yml", "page|critical", "page", "EngineDown (critical) goes to 'team'"),
+    (rules.wrong_in_configuration, "alertmanager.yml", "info|none", "none", "EngineDown (info) goes to 'team'"),
     (rules.wrong_in_configuration, "alertmanager.yml", "source_matchers: [alertname = RedisDown]", "source_matchers: [alertname = RedisGone]", "inhibits by RedisGone"),
     (queries.wrong_in_dashboards, "dashboards/engine.json", '"id": 2,', '"id": 3,', "two panels have one id"),
     (queries.wrong_in_dashboards, "dashboards/engine.json", '"uid": "${logs}"', '"uid": "${lok}"', "which is no variable of it"),
+    (queries.wrong_in_dashboards, "dashboards/engine.json", "${runbooks:raw}", "${runbook:raw}", "links to $runbook, which is no variable of it"),
     (queries.wrong_in_dashboards, "dashboards/engine-redis.json", '"legendFormat": "{{cmd}}"', '"legendFormat": "{{command}}"', "by which it does not group"),
     (queries.wrong_in_dashboards, "dashboards/engine-redis.json", '"y": 0', '"y": 1', "covers"),
 ]  # fmt: skip
@@ -59,6 +62,7 @@ COMPOSE = [
     ('"127.0.0.1:3000:3000"', '"3000:3000"', "beyond loopback"),
     ("depends_on: [loki]", "depends_on: [lokki]", "depends on lokki"),
     ("LOKI_URL: http://loki:3100", "LOKI_URL: http://lokki:3100", "no service of compose.yaml"),
+    (", -server.http-listen-address=0.0.0.0", "", "Grafana and Alloy cannot reach it"),
     ("      LOKI_URL: http://loki:3100\n", "", "LOKI_URL of its provisioning is not set"),
     ("DASHBOARDS_PATH: /etc/grafana/dashboards", "DASHBOARDS_PATH: /etc/grafana/boards", "mounted by nobody"),
     ("  redis-exporter:\n", "  redis-export:\n", "redis-exporter:9121 is no service"),
@@ -115,6 +119,7 @@ class Checks(unittest.TestCase):
                     self.assertIn(said, "\n".join(files.wrong_in_alloy(path.name, changed(path.read_text(), what, by), static.LOG_FIELDS)))
         loki = (HERE / "loki.yaml").read_text()
         self.assertIn("needs schema v13", "".join(files.wrong_in_loki(changed(loki, "v13", "v12"))))
+        self.assertIn("grpc listens beyond loopback", "".join(files.wrong_in_loki(changed(loki, "  grpc_listen_address: 127.0.0.1\n", ""))))
         self.assertIn("delete_request_store", "".join(files.wrong_in_loki(changed(loki, "  delete_request_store: filesystem\n", ""))))
 
     def test_of_dashboards_notice_one_changed_by_hand(self):

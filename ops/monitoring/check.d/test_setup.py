@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
 from pathlib import Path
+
+import yaml
 
 sys.dont_write_bytecode = True
 HERE = Path(__file__).resolve().parents[1]
@@ -46,7 +49,7 @@ class Setup(unittest.TestCase):
 
     def test_a_host_is_set_up_once(self):
         arguments = ["host", "--engine", "10.0.0.1:9464", "--engine", "10.0.0.2:9464", "--certificate", "https://e.example/health", "--pagerduty-key-file", self.key(),
-                     "--heartbeat-url", "https://beat.example/x", "--runbook-base", "https://git.example/r/", "--postgres-url", "postgres://m@db/ledger"]  # fmt: skip
+                     "--heartbeat-url", "https://beat.example/x", "--runbook-base", "https://git.example/r/", "--postgres-url", "postgres://m@db/ledger", "--backups", self.folder]  # fmt: skip
         done, calls = self.run_it(*arguments)
         self.assertEqual(0, done.returncode, done.stderr)
         self.assertIn("systemctl restart prometheus\n", calls)
@@ -57,6 +60,8 @@ class Setup(unittest.TestCase):
         self.assertIn("https://beat.example/x", files["etc/prometheus/alertmanager.yml"])
         self.assertEqual("a-key", files["etc/prometheus/secrets/pagerduty-key"])
         self.assertEqual(0, (self.root / "etc/prometheus/secrets/pagerduty-key").stat().st_mode & 0o007)
+        self.assertIn("systemctl enable --now engine-backup-age.timer\n", calls)
+        self.assertIn(f"job-metrics backup --logical {self.folder}\n", files["etc/systemd/system/engine-backup-age.service"])
         again, calls = self.run_it(*arguments)
         self.assertEqual(0, again.returncode, again.stderr)
         self.assertIn("nothing changed", again.stderr)
@@ -71,20 +76,75 @@ class Setup(unittest.TestCase):
         self.assertFalse(self.root.exists())
         self.assertNotIn("systemctl", calls)
 
-    def test_clusters_come_from_terraform(self):
+    def test_the_unit_of_the_backups_age_is_one_that_systemd_takes(self):
+        self.assertEqual(0, self.run_it("host", "--backups", self.key())[0].returncode)
+        units = self.root / "etc/systemd/system"
+        program = self.root / "usr/local/lib/engine-ops/job-metrics"
+        unit = units / "engine-backup-age.service"
+        self.assertIn(f"job-metrics backup --config {self.key()}\n", unit.read_text())
+        self.assertTrue(os.access(program, os.X_OK))
+        # It looks whether the program is there.
+        unit.write_text(unit.read_text().replace("/usr/local/lib", f"{self.root}/usr/local/lib"))
+        done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit, units / "engine-backup-age.timer"], capture_output=True, text=True)
+        self.assertEqual((0, []), (done.returncode, [line for line in done.stderr.splitlines() if "engine-backup-age" in line]))
+
+    def clusters(self):
         output = self.folder / "output.json"
         output.write_text(json.dumps({"regions": {"value": {"us-east-1": {"cluster": {"name": "east"}}, "us-west-2": {"cluster": {"name": "west"}}}}}))
-        done, calls = self.run_it("cluster", "--terraform-output", output, "--slack-url-file", self.key())
+        return output
+
+    def test_clusters_come_from_terraform(self):
+        done, calls = self.run_it("cluster", "--terraform-output", self.clusters(), "--slack-url-file", self.key())
         self.assertEqual(0, done.returncode, done.stderr)
         for name, region in (("east", "us-east-1"), ("west", "us-west-2")):
             self.assertIn(f"aws eks update-kubeconfig --name {name} --region {region}", calls)
-            self.assertIn(f"helm upgrade --install loki loki --kube-context {name} --namespace monitoring --create-namespace --repo https://grafana.github.io/helm-charts --version 6.", calls)
+            # Without the middle flag Loki would lose the bucket that Terraform told it.
+            self.assertIn(f"helm upgrade --install --reset-then-reuse-values loki loki --kube-context {name} --namespace monitoring --create-namespace --repo https://grafana.github.io/helm-charts --version 6.", calls)
         for path in (HERE / "dashboards").glob("*.json"):
             self.assertIn(f"create configmap dashboard-{path.stem} ", calls)
         self.assertIn('labels: {grafana_dashboard: "1"}', calls)
-        self.assertIn("alertmanager-receivers", calls)
-        done, calls = self.run_it("cluster", "--dry-run", "--terraform-output", output)
+        done, calls = self.run_it("cluster", "--dry-run", "--terraform-output", self.clusters())
         self.assertEqual((0, ""), (done.returncode, calls), done.stderr)
+
+    def test_a_receivers_secret_is_there_and_keeps_its_key(self):
+        """Alertmanager's pods wait for a secret that is missing; a second run with the other key leaves the first."""
+        _, calls = self.run_it("cluster", "--context", "c", "--slack-url-file", self.key())
+        self.assertIn(f"create secret generic alertmanager-slack-url --from-file=slack-url={self.key()} ", calls)
+        # kubectl here says that it has the other one.
+        self.assertIn("get secret alertmanager-pagerduty-key", calls)
+        self.assertNotIn("create secret generic alertmanager-pagerduty-key", calls)
+        program = self.folder / "bin/kubectl"
+        program.write_text(program.read_text().replace("printf", 'case "$*" in *"get secret"*) exit 1 ;; esac; printf'))
+        _, calls = self.run_it("cluster", "--context", "c")
+        for name in ("pagerduty-key", "slack-url"):
+            self.assertIn(f"create secret generic alertmanager-{name} --dry-run=client", calls)
+
+    def test_releases_are_told_what_is_given(self):
+        """The values of kube-prometheus-stack are Alertmanager's whole configuration; dashboards lead to the runbooks."""
+        kept = self.folder / "kept"
+        kept.mkdir()
+        for name in ("helm", "kubectl"):
+            program = self.folder / "bin" / name
+            program.write_text(program.read_text() + f'for each in "$@"; do each=${{each#--from-file=}}; case $each in /*.yaml | /*.json) cp "$each" {kept} ;; esac; done\n')
+        other = self.folder / "other.yaml"
+        other.touch()
+        done, calls = self.run_it("cluster", "--context", "c", "--runbook-base", "https://git.example/r/", "--values", f"loki={other}")
+        self.assertEqual(0, done.returncode, done.stderr)
+        self.assertEqual(["loki"], [line.split()[4] for line in calls.splitlines() if f"--values {other}" in line])
+        values = yaml.safe_load((kept / "kube-prometheus-stack.yaml").read_text()) if (kept / "kube-prometheus-stack.yaml").exists() else {}
+        self.assertEqual({"cluster": "c"}, values["prometheus"]["prometheusSpec"]["externalLabels"])
+        manager = values["alertmanager"]["alertmanagerSpec"]["secrets"]
+        text = json.dumps(values["alertmanager"]["config"])
+        for path in re.findall(r"/etc/alertmanager/secrets/([a-z-]+)/([a-z-]+)", text):
+            self.assertIn(path[0], manager)
+            self.assertEqual(path[0], f"alertmanager-{path[1]}")
+        self.assertNotIn("/etc/prometheus/", text)
+        (self.folder / "am.yml").write_text(yaml.safe_dump(values["alertmanager"]["config"]))
+        self.assertEqual(0, subprocess.run(["amtool", "check-config", self.folder / "am.yml"], capture_output=True).returncode)
+        board = json.loads((kept / "engine.json").read_text())
+        address = next(one["query"] for one in board["templating"]["list"] if one["name"] == "runbooks")
+        self.assertEqual("https://git.example/r/ops/monitoring/runbooks", address)
+        self.assertIn("monitoring.runbookBase=https://git.example/r/", done.stderr)
 
     def test_a_failing_step_fails_the_script(self):
         (self.folder / "bin/helm").write_text("#!/bin/sh\nexit 3\n")
@@ -92,7 +152,8 @@ class Setup(unittest.TestCase):
         self.assertNotEqual(0, done.returncode)
 
     def test_what_is_asked_wrongly_exits_64(self):
-        for arguments in ([], ["hosts"], ["host", "--engin", "x"], ["cluster"], ["host", "--slack-url-file", "/no/such"], ["host", "--engine"]):
+        for arguments in ([], ["hosts"], ["host", "--engin", "x"], ["cluster"], ["host", "--slack-url-file", "/no/such"], ["host", "--engine"],
+                          ["host", "--runbook-base", "git.example"], ["host", "--backups", "backups"], ["cluster", "--context", "c", "--values", "lokki=/dev/null"]):  # fmt: skip
             with self.subTest(arguments=arguments):
                 self.assertEqual(64, self.run_it(*arguments)[0].returncode)
                 self.assertFalse(self.root.exists())

@@ -339,7 +339,7 @@ impl Lookout {
             (Some((target, facts)), true) => {
                 self.seen = identity;
                 let timeline = facts.writes_timeline;
-                tracing::info!(%target, ?timeline, was, "this server takes writes now");
+                tracing::info!(server = %target, ?timeline, was, "this server takes writes now");
             }
             (None, true) => {
                 tracing::warn!(was, trouble, "no server takes writes");
