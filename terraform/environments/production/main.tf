@@ -3,6 +3,9 @@
 locals {
   name = "engine-production"
 
+  # As in the backend (versions.tf), which can hold no variable.
+  state_key = "engine/production.tfstate"
+
   regions = {
     primary   = "us-east-1"
     secondary = "us-west-2"
@@ -60,5 +63,7 @@ module "deployment" {
   alarm_emails             = var.alarm_emails
   monthly_budget_usd       = 7500
   github                   = var.github
-  protected                = var.protected
+
+  state     = var.state == null ? null : { bucket_name = var.state.bucket_name, kms_key_arn = var.state.kms_key_arn, key = local.state_key }
+  protected = var.protected
 }

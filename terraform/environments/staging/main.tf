@@ -6,6 +6,9 @@
 locals {
   name = "engine-staging"
 
+  # As in the backend (versions.tf), which can hold no variable.
+  state_key = "engine/staging.tfstate"
+
   regions = {
     primary   = "us-east-1"
     secondary = "us-west-2"
@@ -67,5 +70,7 @@ module "deployment" {
   alarm_emails       = var.alarm_emails
   monthly_budget_usd = 700
   github             = var.github
-  protected          = false
+
+  state     = var.state == null ? null : { bucket_name = var.state.bucket_name, kms_key_arn = var.state.kms_key_arn, key = local.state_key }
+  protected = false
 }

@@ -225,6 +225,19 @@ module "ci_roles" {
   cluster_arns = [for region in compact([local.primary, local.secondary]) :
     "${local.prefix}:eks:${region}:${data.aws_caller_identity.this.account_id}:cluster/${var.name}-${region}"
   ]
+
+  state = var.state
+
+  # Of all secrets a plan opens these two: the administrator's first password (ephemeral, module
+  # credentials) and the caches' (in the state, for want of a write-only argument). By name, because the
+  # clusters, whose entries name the roles, must not wait for the database.
+  plan_secrets = {
+    arns = [for secret in ["${module.primary.database_id}/database/seed", "${var.name}/redis"] :
+      "${local.prefix}:secretsmanager:${local.primary}:${data.aws_caller_identity.this.account_id}:secret:${secret}-??????"
+    ]
+    kms_key_arn = module.primary.key_arns["data"]
+    region      = local.primary
+  }
 }
 
 module "schedule" {

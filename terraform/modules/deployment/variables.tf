@@ -145,6 +145,16 @@ variable "github" {
   default = null
 }
 
+variable "state" {
+  description = "Where the state of the root is: bucket, key of its encryption, object. With `github`, the role of the drift check reads it; null makes no such role"
+  type = object({
+    bucket_name = string
+    kms_key_arn = string
+    key         = string
+  })
+  default = null
+}
+
 variable "protected" {
   description = "Refuse to delete what holds data; false only for trial environments"
   type        = bool
