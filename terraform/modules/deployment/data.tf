@@ -217,6 +217,7 @@ module "failover_secondary" {
     cluster_arn     = module.database_primary.cluster_arn
     health_url      = "https://${local.primary}.${var.domain_name}/health"
     subnet_ids      = module.primary.network.database_subnet_ids
+    subnet_arns     = module.primary.network.database_subnet_arns
     serving_acl_id  = module.primary.network.database_acl_id
     serving_acl_arn = module.primary.network.database_acl_arn
     fence_acl_id    = module.primary.network.fence_acl_id
@@ -249,6 +250,7 @@ module "failover_primary" {
     cluster_arn     = module.database_secondary[0].cluster_arn
     health_url      = "https://${local.secondary}.${var.domain_name}/health"
     subnet_ids      = module.secondary[0].network.database_subnet_ids
+    subnet_arns     = module.secondary[0].network.database_subnet_arns
     serving_acl_id  = module.secondary[0].network.database_acl_id
     serving_acl_arn = module.secondary[0].network.database_acl_arn
     fence_acl_id    = module.secondary[0].network.fence_acl_id
