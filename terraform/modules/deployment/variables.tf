@@ -80,7 +80,7 @@ variable "size" {
 variable "cluster" {
   description = "Kubernetes: version, add-on versions, administrators' roles, public access"
   type = object({
-    version             = optional(string, "1.33")
+    version             = optional(string, "1.35")
     addon_versions      = optional(map(string), {})
     administrators      = optional(list(string), [])
     public_access_cidrs = optional(list(string), [])
