@@ -50,7 +50,7 @@ module "deployment" {
 
     cache_node_type      = "cache.r7g.large"
     cache_nodes          = 2
-    database_connections = 1000
+    database_connections = 2200 # of about 2,600; the engines of each region take 1,000 at most (k8s/values)
     bastion              = true
   }
 

@@ -40,13 +40,14 @@ module "deployment" {
     nat_per_zone = false
 
     node_pools = {
-      general = { instance_types = ["m7g.large"], size_min = 2, size_max = 4, size_start = 2 }
+      # One in each zone: a disk that was made in a zone finds a node there again in the morning.
+      general = { instance_types = ["m7g.large"], size_min = 3, size_max = 4, size_start = 3 }
       spot    = { instance_types = ["m7g.large", "m6g.large", "c7g.large", "c6g.large"], spot = true, size_min = 1, size_max = 6, size_start = 1 }
     }
 
     cache_node_type      = "cache.t4g.small"
     cache_nodes          = 1
-    database_connections = 200
+    database_connections = 450 # the engines take 400 at most (k8s/values)
     bastion              = true
   }
 

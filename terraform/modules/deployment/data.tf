@@ -190,6 +190,8 @@ module "backup_bucket" {
   kms_key_arn       = module.primary.key_arns["data"]
   expire_after_days = 14
   force_destroy     = !var.protected
+
+  request_metrics_enabled = true
 }
 
 # One function in each region: whichever is left must be able to act.

@@ -251,6 +251,7 @@ module "schedule" {
   time_zone            = var.sleep.time_zone
   kms_key_arn          = module.primary.key_arns["data"]
   database_cluster_ids = [module.primary.database_id]
+  alarm_names          = concat(module.primary.alarm_names, ["${var.name}-${local.primary}-unhealthy"])
 
   autoscaling_groups = { for pool, value in var.size.node_pools : pool => {
     group_name = module.primary.cluster.autoscaling_groups[pool]

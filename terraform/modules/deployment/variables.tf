@@ -20,6 +20,11 @@ variable "regions" {
     condition     = var.regions.secondary == null || try(var.regions.secondary.name != var.regions.primary.name && var.regions.secondary.cidr != var.regions.primary.cidr, true)
     error_message = "The secondary region needs another name and other addresses."
   }
+
+  validation {
+    condition     = var.regions.primary.name == "us-east-1"
+    error_message = "The primary region is us-east-1: Route 53's metrics, CloudFront's certificates and the bill live there, and their alarms with them."
+  }
 }
 
 variable "domain_name" {

@@ -50,6 +50,11 @@ output "topic_arn" {
   value       = module.monitoring.topic_arn
 }
 
+output "alarm_names" {
+  description = "Every alarm of the region, but those of DNS and failover"
+  value       = module.monitoring.alarm_names
+}
+
 output "bucket_names" {
   description = "Buckets of Loki and of the load balancer's log"
   value       = { logs = module.logs.id, edge = module.edge_log.id }
