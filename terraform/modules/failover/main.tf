@@ -15,6 +15,9 @@ data "archive_file" "function" {
   type        = "zip"
   source_file = "${path.module}/lambda/failover.py"
   output_path = "${path.root}/.terraform/failover-${var.own.region}.zip"
+
+  # The same bytes on every machine: otherwise the umask of whoever plans would show up as drift.
+  output_file_mode = "0644"
 }
 
 resource "aws_cloudwatch_log_group" "function" {
