@@ -194,6 +194,15 @@ module "backup_bucket" {
   request_metrics_enabled = true
 }
 
+# What the functions ask whether the other region serves. Behind CloudFront no load balancer answers them;
+# they ask for the whole then, which answers while any region can write.
+locals {
+  health_urls = {
+    of_primary   = "https://${var.cdn_enabled ? "" : "${local.primary}."}${var.domain_name}/health"
+    of_secondary = "https://${var.cdn_enabled || !local.two ? "" : "${local.secondary}."}${var.domain_name}/health"
+  }
+}
+
 # One function in each region: whichever is left must be able to act.
 module "failover_secondary" {
   source    = "../failover"
@@ -217,7 +226,7 @@ module "failover_secondary" {
   peer = {
     region          = local.primary
     cluster_arn     = module.database_primary.cluster_arn
-    health_url      = "https://${local.primary}.${var.domain_name}/health"
+    health_url      = local.health_urls.of_primary
     subnet_ids      = module.primary.network.database_subnet_ids
     subnet_arns     = module.primary.network.database_subnet_arns
     serving_acl_id  = module.primary.network.database_acl_id
@@ -250,7 +259,7 @@ module "failover_primary" {
   peer = {
     region          = local.secondary
     cluster_arn     = module.database_secondary[0].cluster_arn
-    health_url      = "https://${local.secondary}.${var.domain_name}/health"
+    health_url      = local.health_urls.of_secondary
     subnet_ids      = module.secondary[0].network.database_subnet_ids
     subnet_arns     = module.secondary[0].network.database_subnet_arns
     serving_acl_id  = module.secondary[0].network.database_acl_id

@@ -140,6 +140,9 @@ module "edge" {
   logs_kms_key_arn    = module.keys.arns["logs"]
   log_bucket_name     = module.edge_log.id
   deletion_protection = var.protected
+
+  # Behind CloudFront it is CloudFront's own rule that tells clients apart.
+  waf_rate_limit = length(var.edge_prefix_lists) == 0 ? 300000 : null
 }
 
 module "roles" {

@@ -28,10 +28,11 @@ output "role_arns" {
 }
 
 output "cache" {
-  description = "The region's own cache, which the engine uses"
+  description = "The region's own cache, which the engine uses: rediss:// (TLS only), with the password in secret_names.redis"
   value = {
     id       = module.cache.id
     endpoint = module.cache.primary_endpoint
+    port     = module.cache.port
   }
 }
 
