@@ -12,7 +12,7 @@ locals {
   services = {
     data   = []                                     # database, cache, secrets, backups, node disks: by grants
     logs   = ["logs.${local.region}.amazonaws.com"] # CloudWatch Logs
-    events = ["backup.amazonaws.com", "cloudwatch.amazonaws.com", "budgets.amazonaws.com", "costalerts.amazonaws.com", "events.amazonaws.com", "events.rds.amazonaws.com"]
+    events = ["backup.amazonaws.com", "cloudwatch.amazonaws.com", "budgets.amazonaws.com", "costalerts.amazonaws.com", "events.rds.amazonaws.com"]
     trail  = ["cloudtrail.amazonaws.com"]
   }
 
@@ -82,6 +82,23 @@ data "aws_iam_policy_document" "key" {
           variable = "kms:EncryptionContext:aws:logs:arn"
           values   = ["arn:${data.aws_partition.this.partition}:logs:${local.region}:${local.account_id}:log-group:*"]
         }
+      }
+    }
+  }
+
+  # EventBridge brings GuardDuty's findings. It names no account when it writes to an encrypted topic, so a
+  # condition on one would silence it.
+  dynamic "statement" {
+    for_each = each.key == "events" ? [1] : []
+
+    content {
+      sid       = "EventBridge"
+      actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+      resources = ["*"]
+
+      principals {
+        type        = "Service"
+        identifiers = ["events.amazonaws.com"]
       }
     }
   }
