@@ -39,6 +39,7 @@ const ARNS = {
 };
 function stubValue(t, type, name, seed, values) {
   if (FORMS[`${type}.${name}`]) return FORMS[`${type}.${name}`]();
+  if (name === 'id' && type === 'aws_s3_bucket') return values.get('bucket');
   if (name === 'arn' && ARNS[type] && values) return `arn:aws:${ARNS[type]((key) => values.get(key), seed)}`;
   if (t === 'string') return name === 'arn' || /_arn$/.test(name) ? `arn:aws:stub:${region}:${ACCOUNT}:${type}/${seed}` : name === 'account_id' || name === 'owner_id' ? ACCOUNT
     : name === 'partition' ? 'aws' : name === 'dns_suffix' ? 'amazonaws.com' : name === 'region' ? region : `stub-${type}-${name}-${seed}`;
