@@ -58,6 +58,12 @@ module "deployment" {
     administrators = var.administrator_role_arns
   }
 
+  # An account of its own has the organisation's trail and detector.
+  security = {
+    cloudtrail = var.security_enabled
+    guardduty  = var.security_enabled
+  }
+
   global_datastore_enabled = var.global_datastore_enabled
   failover_automatic       = var.failover_automatic
   alarm_emails             = var.alarm_emails

@@ -81,6 +81,12 @@ variable "failover_automatic" {
   default     = false
 }
 
+variable "security_enabled" {
+  description = "CloudTrail and GuardDuty in this account; off where an organisation's cover it"
+  type        = bool
+  default     = true
+}
+
 variable "global_rpo_seconds" {
   description = "Hold commits back while the secondary lags by more than this; null never does"
   type        = number

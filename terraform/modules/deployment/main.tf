@@ -174,6 +174,19 @@ module "registry" {
   replica_regions = local.two ? [local.secondary] : []
   kms_key_arn     = module.primary.key_arns["data"]
   force_delete    = !var.protected
+
+  depends_on = [module.registry_secondary]
+}
+
+# What replication would make by itself has no scan, tags that move, and images that pile up.
+module "registry_secondary" {
+  source    = "../registry"
+  providers = { aws = aws.secondary }
+  count     = local.two ? 1 : 0
+
+  repositories = [var.name, "${var.name}-loadtest"]
+  kms_key_arn  = module.secondary[0].key_arns["data"]
+  force_delete = !var.protected
 }
 
 module "security_primary" {
