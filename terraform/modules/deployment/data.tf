@@ -112,9 +112,11 @@ resource "aws_secretsmanager_secret_version" "cache" {
 
   secret_id     = aws_secretsmanager_secret.cache.id
   secret_string = jsonencode({ password = random_password.cache.result })
+  # The second label keeps this version when others follow (module credentials says why).
+  version_stages = ["AWSCURRENT", "MADE_BY_TERRAFORM"]
 
   lifecycle {
-    ignore_changes = [secret_string] # rotated outside
+    ignore_changes = [secret_string, version_stages] # rotated outside
   }
 }
 
