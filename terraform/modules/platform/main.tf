@@ -8,7 +8,7 @@ locals {
   charts = {
     load-balancer-controller = { namespace = "kube-system", repository = "https://aws.github.io/eks-charts", chart = "aws-load-balancer-controller", version = "1.13.4" }
     metrics-server           = { namespace = "kube-system", repository = "https://kubernetes-sigs.github.io/metrics-server/", chart = "metrics-server", version = "3.13.0" }
-    cluster-autoscaler       = { namespace = "kube-system", repository = "https://kubernetes.github.io/autoscaler", chart = "cluster-autoscaler", version = "9.50.1" }
+    cluster-autoscaler       = { namespace = "kube-system", repository = "https://kubernetes.github.io/autoscaler", chart = "cluster-autoscaler", version = "9.59.0" }
     kube-prometheus-stack    = { namespace = "monitoring", repository = local.prometheus, chart = "kube-prometheus-stack", version = "67.8.0" }
     prometheus-adapter       = { namespace = "monitoring", repository = local.prometheus, chart = "prometheus-adapter", version = "4.14.1" }
     loki                     = { namespace = "monitoring", repository = "https://grafana.github.io/helm-charts", chart = "loki", version = "6.29.0" }
