@@ -15,15 +15,33 @@ function schemaMsg(s) {
 }
 const ZONES = ['a', 'b', 'c'];
 // Terraform runs one provider process per configuration, so each knows its own region.
-let region = 'us-east-1';
+let region = 'us-east-1', defaultTags = new Map();
+const ACCOUNT = '123456789012';
 // Where an invented value must have a form that configurations rely on.
 const FORMS = {
   'random_password.result': () => 'x'.repeat(40),
-  'aws_serverlessapplicationrepository_cloudformation_stack.outputs': () => new Map([['RotationLambdaARN', `arn:aws:lambda:${region}:123456789012:function:rotation`]]),
+  'aws_serverlessapplicationrepository_cloudformation_stack.outputs': () => new Map([['RotationLambdaARN', `arn:aws:lambda:${region}:${ACCOUNT}:function:rotation`]]),
 };
-function stubValue(t, type, name, seed) {
+// ARNs as AWS forms them, for whatever policies name: what is invented for the others says "stub".
+const ARNS = {
+  aws_cloudwatch_log_group: (v) => `logs:${region}:${ACCOUNT}:log-group:${v('name')}`,
+  aws_cloudwatch_metric_alarm: (v) => `cloudwatch:${region}:${ACCOUNT}:alarm:${v('alarm_name')}`,
+  aws_ecr_repository: (v) => `ecr:${region}:${ACCOUNT}:repository/${v('name')}`,
+  aws_kms_key: (v, seed) => `kms:${region}:${ACCOUNT}:key/${seed}`,
+  aws_lambda_function: (v) => `lambda:${region}:${ACCOUNT}:function:${v('function_name')}`,
+  aws_network_acl: (v, seed) => `ec2:${region}:${ACCOUNT}:network-acl/acl-${seed}`,
+  aws_rds_cluster: (v) => `rds:${region}:${ACCOUNT}:cluster:${v('cluster_identifier')}`,
+  aws_rds_global_cluster: (v) => `rds::${ACCOUNT}:global-cluster:${v('global_cluster_identifier')}`,
+  aws_s3_bucket: (v) => `s3:::${v('bucket')}`,
+  aws_sns_topic: (v) => `sns:${region}:${ACCOUNT}:${v('name')}`,
+  aws_sqs_queue: (v) => `sqs:${region}:${ACCOUNT}:${v('name')}`,
+  aws_subnet: (v, seed) => `ec2:${region}:${ACCOUNT}:subnet/subnet-${seed}`,
+};
+function stubValue(t, type, name, seed, values) {
   if (FORMS[`${type}.${name}`]) return FORMS[`${type}.${name}`]();
-  if (t === 'string') return name === 'arn' || /_arn$/.test(name) ? `arn:aws:stub:${region}:123456789012:${type}/${seed}` : name === 'account_id' || name === 'owner_id' ? '123456789012'
+  if (name === 'id' && type === 'aws_s3_bucket') return values.get('bucket');
+  if (name === 'arn' && ARNS[type] && values) return `arn:aws:${ARNS[type]((key) => values.get(key), seed)}`;
+  if (t === 'string') return name === 'arn' || /_arn$/.test(name) ? `arn:aws:stub:${region}:${ACCOUNT}:${type}/${seed}` : name === 'account_id' || name === 'owner_id' ? ACCOUNT
     : name === 'partition' ? 'aws' : name === 'dns_suffix' ? 'amazonaws.com' : name === 'region' ? region : `stub-${type}-${name}-${seed}`;
   if (t === 'number') return 1; if (t === 'bool') return false; if (t === 'dynamic') return null;
   if (t[0] === 'list' || t[0] === 'set') return [stubValue(t[1], type, name, seed)];
@@ -88,7 +106,7 @@ function serve(stubFile) {
   };
   const calls = {
     GetProviderSchema: () => msg(field(1, schemaMsg(schema.provider)), ...entry(2, schema.resources), ...entry(3, schema.data), field(6, msg(field(1, true))), ...entry(8, schema.ephemeral || {})),
-    ValidateProviderConfig: () => msg(), ConfigureProvider: (m) => { const cfg = dyn(m, 2); region = (cfg && cfg.get && typeof cfg.get('region') === 'string' && cfg.get('region')) || region; return msg(); }, StopProvider: () => msg(),
+    ValidateProviderConfig: () => msg(), ConfigureProvider: (m) => { const cfg = dyn(m, 2); region = (cfg && cfg.get && typeof cfg.get('region') === 'string' && cfg.get('region')) || region; defaultTags = (cfg && cfg.get && [cfg.get('default_tags')].flat()[0]?.get('tags')) || defaultTags; return msg(); }, StopProvider: () => msg(),
     ValidateResourceConfig: (m) => msg(...readOnly(schema.resources[str(m, 1)], dyn(m, 2), [])),
     ValidateDataResourceConfig: (m) => msg(...readOnly(schema.data[str(m, 1)], dyn(m, 2), [])),
     ValidateEphemeralResourceConfig: () => msg(), RenewEphemeralResource: () => msg(), CloseEphemeralResource: () => msg(),
@@ -104,20 +122,22 @@ function serve(stubFile) {
       const s = schema.resources[str(m, 1)], prior = dyn(m, 2), next = dyn(m, 3);
       if (next === null) return msg(field(1, dynOut(null)), field(5, true));
       const v = complete(s, next, (a, k, cur) => cur instanceof Ext ? cur : prior ? (prior.get && prior.get(k) !== undefined && prior.get(k) !== null ? prior.get(k) : null) : UNKNOWN);
-      if (!prior && s.attrs.tags_all && v.get('tags_all') instanceof Ext && v.get('tags') instanceof Map) v.set('tags_all', new Map(v.get('tags')));
       return msg(field(1, dynOut(v)), field(5, true));
     },
     ApplyResourceChange: (m) => {
       const type = str(m, 1), s = schema.resources[type], next = dyn(m, 3);
       if (next === null) return msg(field(1, dynOut(null)), field(4, true));
       const seed = crypto.createHash('sha1').update(m[3][0]).digest('hex').slice(0, 8);
-      return msg(field(1, dynOut(complete(s, next, (a, k) => stubValue(attrType(a), type, k, seed)))), field(4, true));
+      const v = complete(s, next, (a, k) => stubValue(attrType(a), type, k, seed, next));
+      if (s.attrs.tags_all) v.set('tags_all', new Map([...defaultTags, ...(v.get('tags') || [])]));
+      return msg(field(1, dynOut(v)), field(4, true));
     },
     ReadDataSource: (m) => {
       const type = str(m, 1), s = schema.data[type], cfg = dyn(m, 2);
       const seed = crypto.createHash('sha1').update(m[2][0]).digest('hex').slice(0, 8);
       const at = cfg.get('region') || region;
       const v = complete(s, cfg, (a, k) => stubValue(attrType(a), type, k, seed));
+      if (type === 'aws_default_tags') v.set('tags', new Map(defaultTags));
       if (type === 'aws_availability_zones') { v.set('names', ZONES.map((z) => at + z)); v.set('zone_ids', ZONES.map((z, i) => `use1-az${i + 1}`)); }
       if (type === 'aws_iam_policy_document') { const j = policyDocument(v); v.set('json', j); v.set('minified_json', JSON.stringify(JSON.parse(j))); }
       return msg(field(1, dynOut(v)));

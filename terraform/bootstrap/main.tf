@@ -43,3 +43,8 @@ output "bucket_name" {
   description = "For `terraform init -backend-config=bucket=...`"
   value       = module.state.bucket_name
 }
+
+output "kms_key_arn" {
+  description = "Key of the state, for the roots' variable `state`"
+  value       = module.state.kms_key_arn
+}

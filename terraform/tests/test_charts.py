@@ -77,28 +77,66 @@ class JointsTest(unittest.TestCase):
         self.assertTrue(values("istiod")["pilot"]["cni"]["enabled"])
 
 
-class OwnChartTest(unittest.TestCase):
+def render(chart, values):
+    with helm_python.Chart.load(ROOT / "modules/platform/charts" / chart) as loaded:
+        files = loaded.render(values, name=chart, namespace="istio-ingress")
+    return {it["kind"]: it for text in files.values() for it in yaml.safe_load_all(text) if it}
+
+
+def plural(kind):
+    return re.sub("(?<![aeiou])y$", "ie", kind.lower()) + "s"
+
+
+class GroundTest(unittest.TestCase):
+    # What EKS's AmazonEKSAdminPolicy lets a role change, of what the engine's chart holds.
+    by_eks = {
+        *("configmaps", "persistentvolumeclaims", "secrets", "serviceaccounts", "services"),
+        *("cronjobs.batch", "jobs.batch", "horizontalpodautoscalers.autoscaling", "poddisruptionbudgets.policy"),
+        "networkpolicies.networking.k8s.io",
+    }
+
+    def test_the_pipeline_may_make_all_that_the_engines_chart_holds(self):
+        objects = render("ground", {})
+        rules = objects["Role"]["rules"]
+        ours = {".".join(filter(None, (kind, group))) for rule in rules for group in rule["apiGroups"] for kind in rule["resources"]}
+        for rendered in (ROOT.parent / "k8s/rendered").glob("[ps]*.yaml"):
+            for it in filter(None, yaml.safe_load_all(rendered.read_text())):
+                group = it["apiVersion"].rpartition("/")[0]
+                # The namespace is made by `ground` itself.
+                if it["kind"] != "Namespace":
+                    self.assertIn(".".join(filter(None, (plural(it["kind"]), group))), ours | self.by_eks, rendered.name)
+        self.assertTrue(all("*" not in rule["verbs"] + rule["resources"] for rule in rules))
+        self.assertEqual(objects["RoleBinding"]["subjects"][0]["name"], objects["RoleBinding"]["roleRef"]["name"])
+        self.assertIn('kubernetes_groups = ["engine-deployers"]', (ROOT / "modules/eks/main.tf").read_text())
+
+    def test_a_class_exists_before_a_volume_asks_for_it(self):
+        objects = render("ground", {})
+        self.assertEqual(objects["Namespace"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted")
+        self.assertEqual(objects["StorageClass"]["parameters"]["encrypted"], "true")
+        self.assertEqual({objects["StorageClass"]["metadata"]["name"]}, set(self.classes_asked_for()))
+        first = re.search(r'resource "helm_release" "first" \{\n(.*?)^\}', MAIN, re.DOTALL | re.MULTILINE)[1]
+        self.assertIn("depends_on = [helm_release.ground]", first)
+
+    def classes_asked_for(self):
+        for path in VALUES.glob("*.yaml"):
+            yield from re.findall(r"storageClass(?:Name)?: (\w+)", path.read_text())
+
+
+class JointsChartTest(unittest.TestCase):
     arn = "arn:aws:elasticloadbalancing:us-east-1:123456789012:targetgroup/engine-gw/0123456789abcdef"
 
-    def render(self, values):
-        with helm_python.Chart.load(ROOT / "modules/platform/chart") as chart:
-            files = chart.render(values, name="joints", namespace="istio-ingress")
-        return {it["kind"]: it for text in files.values() for it in yaml.safe_load_all(text) if it}
-
     def test_it_joins_the_gateway_to_the_target_group(self):
-        objects = self.render({"targetGroupArn": self.arn, "namespace": "engine"})
-        self.assertEqual(sorted(objects), ["Namespace", "Secret", "StorageClass", "TargetGroupBinding"])
+        objects = render("joints", {"targetGroupArn": self.arn})
+        self.assertEqual(sorted(objects), ["Secret", "TargetGroupBinding"])
         binding = objects["TargetGroupBinding"]["spec"]
         self.assertEqual((binding["targetGroupARN"], binding["targetType"]), (self.arn, "ip"))
         self.assertEqual(binding["serviceRef"], {"name": "istio-ingress", "port": 443})
         self.assertEqual(objects["Secret"]["metadata"]["name"], "engine-tls")
         self.assertIn(b"BEGIN CERTIFICATE", base64.b64decode(objects["Secret"]["data"]["tls.crt"]))
-        self.assertEqual(objects["Namespace"]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted")
-        self.assertEqual(objects["StorageClass"]["parameters"]["encrypted"], "true")
 
     def test_it_renders_nothing_without_a_target_group(self):
         with self.assertRaisesRegex(Exception, "targetGroupArn"):
-            self.render({})
+            render("joints", {})
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 locals {
   name = "engine-production"
 
+  # As in the backend (versions.tf), which can hold no variable.
+  state_key = "engine/production.tfstate"
+
   regions = {
     primary   = "us-east-1"
     secondary = "us-west-2"
@@ -47,7 +50,7 @@ module "deployment" {
 
     cache_node_type      = "cache.r7g.large"
     cache_nodes          = 2
-    database_connections = 1000
+    database_connections = 2200 # of about 2,600; the engines of each region take 1,000 at most (k8s/values)
     bastion              = true
   }
 
@@ -55,10 +58,18 @@ module "deployment" {
     administrators = var.administrator_role_arns
   }
 
+  # An account of its own has the organisation's trail and detector.
+  security = {
+    cloudtrail = var.security_enabled
+    guardduty  = var.security_enabled
+  }
+
   global_datastore_enabled = var.global_datastore_enabled
   failover_automatic       = var.failover_automatic
   alarm_emails             = var.alarm_emails
   monthly_budget_usd       = 7500
   github                   = var.github
-  protected                = var.protected
+
+  state     = var.state == null ? null : { bucket_name = var.state.bucket_name, kms_key_arn = var.state.kms_key_arn, key = local.state_key }
+  protected = var.protected
 }

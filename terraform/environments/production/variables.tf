@@ -36,6 +36,15 @@ variable "github" {
   default = null
 }
 
+variable "state" {
+  description = "Where this root's state is: bucket and key of terraform/bootstrap. With `github`, it makes the read-only role of the drift check; null makes none"
+  type = object({
+    bucket_name = string
+    kms_key_arn = string
+  })
+  default = null
+}
+
 variable "cost_center" {
   description = "Who pays; a tag on everything"
   type        = string
@@ -70,6 +79,12 @@ variable "failover_automatic" {
   description = "Let the alarm in the secondary region call the failover function"
   type        = bool
   default     = false
+}
+
+variable "security_enabled" {
+  description = "CloudTrail and GuardDuty in this account; off where an organisation's cover it"
+  type        = bool
+  default     = true
 }
 
 variable "global_rpo_seconds" {

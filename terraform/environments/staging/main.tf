@@ -6,6 +6,9 @@
 locals {
   name = "engine-staging"
 
+  # As in the backend (versions.tf), which can hold no variable.
+  state_key = "engine/staging.tfstate"
+
   regions = {
     primary   = "us-east-1"
     secondary = "us-west-2"
@@ -37,13 +40,14 @@ module "deployment" {
     nat_per_zone = false
 
     node_pools = {
-      general = { instance_types = ["m7g.large"], size_min = 2, size_max = 4, size_start = 2 }
+      # One in each zone: a disk that was made in a zone finds a node there again in the morning.
+      general = { instance_types = ["m7g.large"], size_min = 3, size_max = 4, size_start = 3 }
       spot    = { instance_types = ["m7g.large", "m6g.large", "c7g.large", "c6g.large"], spot = true, size_min = 1, size_max = 6, size_start = 1 }
     }
 
     cache_node_type      = "cache.t4g.small"
     cache_nodes          = 1
-    database_connections = 200
+    database_connections = 450 # the engines take 400 at most (k8s/values)
     bastion              = true
   }
 
@@ -67,5 +71,7 @@ module "deployment" {
   alarm_emails       = var.alarm_emails
   monthly_budget_usd = 700
   github             = var.github
-  protected          = false
+
+  state     = var.state == null ? null : { bucket_name = var.state.bucket_name, kms_key_arn = var.state.kms_key_arn, key = local.state_key }
+  protected = false
 }

@@ -36,6 +36,15 @@ variable "github" {
   default = null
 }
 
+variable "state" {
+  description = "Where this root's state is: bucket and key of terraform/bootstrap. With `github`, it makes the read-only role of the drift check; null makes none"
+  type = object({
+    bucket_name = string
+    kms_key_arn = string
+  })
+  default = null
+}
+
 variable "cost_center" {
   description = "Who pays; a tag on everything"
   type        = string

@@ -35,7 +35,8 @@ module "waf" {
   logs_kms_key_arn = var.logs_kms_key_arn
 }
 
-# AWS's policies: no caching; and every header, query and cookie is passed on but Host.
+# AWS's policies: no caching; and every header, query and cookie is passed on. Host too: by it the load
+# balancer's certificate is checked, and Istio finds the engine.
 data "aws_cloudfront_cache_policy" "none" {
   name = "Managed-CachingDisabled"
 }

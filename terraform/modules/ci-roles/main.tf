@@ -9,12 +9,14 @@ data "aws_partition" "this" {}
 locals {
   host = "token.actions.githubusercontent.com"
 
+  state_bucket_arn = var.state == null ? null : "arn:${data.aws_partition.this.partition}:s3:::${var.state.bucket_name}"
+
   subjects = merge(
     {
       images = ["repo:${var.repository}:ref:refs/heads/main", "repo:${var.repository}:ref:refs/tags/v*"]
       deploy = ["repo:${var.repository}:environment:${var.environment}"]
     },
-    var.state_bucket_arn == null ? {} : { plan = ["repo:${var.repository}:ref:refs/heads/main"] },
+    var.state == null ? {} : { plan = ["repo:${var.repository}:ref:refs/heads/main"] },
   )
 }
 
@@ -110,50 +112,71 @@ resource "aws_iam_role_policy" "deploy" {
 }
 
 data "aws_iam_policy_document" "plan" {
-  count = var.state_bucket_arn == null ? 0 : 1
+  count = var.state == null ? 0 : 1
 
   statement {
     sid       = "ReadState"
     actions   = ["s3:GetObject"]
-    resources = ["${var.state_bucket_arn}/${var.state_key}"]
+    resources = ["${local.state_bucket_arn}/${var.state.key}"]
   }
 
   statement {
     sid       = "ListState"
     actions   = ["s3:ListBucket"]
-    resources = [var.state_bucket_arn]
+    resources = [local.state_bucket_arn]
   }
 
   statement {
     sid       = "DecryptState"
     actions   = ["kms:Decrypt"]
-    resources = [var.state_kms_key_arn]
+    resources = [var.state.kms_key_arn]
   }
 
-  # A plan reads the administrator's first password back (module database); it is worthless after the
-  # first rotation.
+  # Every plan asks for throw-away passwords (ephemeral resources), which no resource limits.
+  statement {
+    sid       = "MakeUpPasswords"
+    actions   = ["secretsmanager:GetRandomPassword"]
+    resources = ["*"]
+  }
+
   dynamic "statement" {
-    for_each = length(var.seed_secret_arns) == 0 ? [] : [1]
+    for_each = var.plan_secrets == null ? [] : [var.plan_secrets]
 
     content {
-      sid       = "ReadSeeds"
+      sid       = "ReadSecrets"
       actions   = ["secretsmanager:GetSecretValue"]
-      resources = var.seed_secret_arns
+      resources = statement.value.arns
+    }
+  }
+
+  dynamic "statement" {
+    for_each = var.plan_secrets == null ? [] : [var.plan_secrets]
+
+    content {
+      sid       = "DecryptSecrets"
+      actions   = ["kms:Decrypt"]
+      resources = [statement.value.kms_key_arn]
+
+      condition {
+        test     = "StringEquals"
+        variable = "kms:ViaService"
+        values   = ["secretsmanager.${statement.value.region}.amazonaws.com"]
+      }
     }
   }
 }
 
 resource "aws_iam_role_policy" "plan" {
-  count = var.state_bucket_arn == null ? 0 : 1
+  count = var.state == null ? 0 : 1
 
   name   = "state"
   role   = aws_iam_role.this["plan"].id
   policy = data.aws_iam_policy_document.plan[0].json
 }
 
-# Everything's settings; AWS's policy reads no secret, so the seeds stand above.
+# Everything's settings. AWS's policy reads no secret; the two that a plan opens stand above.
 resource "aws_iam_role_policy_attachment" "plan" {
-  count = var.state_bucket_arn == null ? 0 : 1
+  count = var.state == null ? 0 : 1
 
   role       = aws_iam_role.this["plan"].name
   policy_arn = "arn:${data.aws_partition.this.partition}:iam::aws:policy/ReadOnlyAccess"

@@ -1,5 +1,5 @@
 output "role_arns" {
-  description = "Role of each purpose: images, deploy, and plan where there is a state bucket"
+  description = "Role of each purpose: images, deploy, and plan where the state is known"
   value       = { for purpose, role in aws_iam_role.this : purpose => role.arn }
 }
 
@@ -12,6 +12,6 @@ output "policies_json" {
   description = "What each role may do, for tests"
   value = merge(
     { images = data.aws_iam_policy_document.images.json, deploy = data.aws_iam_policy_document.deploy.json },
-    var.state_bucket_arn == null ? {} : { plan = data.aws_iam_policy_document.plan[0].json },
+    var.state == null ? {} : { plan = data.aws_iam_policy_document.plan[0].json },
   )
 }

@@ -34,26 +34,22 @@ variable "image_repository_arns" {
   type        = list(string)
 }
 
-variable "state_bucket_arn" {
-  description = "Bucket of Terraform's state, for the drift check; null makes no role for it"
-  type        = string
-  default     = null
+variable "state" {
+  description = "Terraform's state: bucket, key of its encryption, object; for the drift check. null makes no role for it"
+  type = object({
+    bucket_name = string
+    kms_key_arn = string
+    key         = string
+  })
+  default = null
 }
 
-variable "state_kms_key_arn" {
-  description = "Key of the state"
-  type        = string
-  default     = null
-}
-
-variable "state_key" {
-  description = "Object of the state in its bucket"
-  type        = string
-  default     = null
-}
-
-variable "seed_secret_arns" {
-  description = "Secrets that a plan opens (module database: seed), for the drift check"
-  type        = list(string)
-  default     = []
+variable "plan_secrets" {
+  description = "Secrets that a plan opens, their key and region; null where a plan opens none"
+  type = object({
+    arns        = list(string)
+    kms_key_arn = string
+    region      = string
+  })
+  default = null
 }

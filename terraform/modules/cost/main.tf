@@ -1,9 +1,18 @@
 # What it costs, and what costs more than it used to. Made in us-east-1, where AWS keeps its accounts.
 
+# By the tag: an account can have one monitor over all services, and AWS has often made it already.
 resource "aws_ce_anomaly_monitor" "this" {
-  name              = var.name
-  monitor_type      = "DIMENSIONAL"
-  monitor_dimension = "SERVICE"
+  name         = var.name
+  monitor_type = "CUSTOM"
+
+  monitor_specification = jsonencode({
+    And            = null
+    CostCategories = null
+    Dimensions     = null
+    Not            = null
+    Or             = null
+    Tags           = { Key = "Project", MatchOptions = null, Values = [var.name] }
+  })
 }
 
 resource "aws_ce_anomaly_subscription" "this" {

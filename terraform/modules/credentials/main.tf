@@ -13,6 +13,12 @@ locals {
     app  = { username = "engine_app", alternates = true }
     read = { username = "engine_read", alternates = true }
   }
+
+  # AWS forgets a version that has lost its last label, which a second rotation brings about. Terraform would
+  # find its version gone and put a password in force that the database does not know: the label of its own
+  # keeps it.
+  stages = ["AWSCURRENT", "MADE_BY_TERRAFORM"]
+
   engine_roles = { for role, value in local.roles : role => value if role != "master" }
 }
 
@@ -58,6 +64,11 @@ resource "aws_secretsmanager_secret_version" "master" {
     password = ephemeral.aws_secretsmanager_secret_version.seed.secret_string
   })
   secret_string_wo_version = 1 # later passwords are the rotation's
+  version_stages           = local.stages
+
+  lifecycle {
+    ignore_changes = [version_stages] # a rotation takes AWSCURRENT on
+  }
 }
 
 resource "aws_secretsmanager_secret_version" "role" {
@@ -74,4 +85,9 @@ resource "aws_secretsmanager_secret_version" "role" {
     masterarn = aws_secretsmanager_secret.this["master"].arn
   })
   secret_string_wo_version = var.password_version
+  version_stages           = local.stages
+
+  lifecycle {
+    ignore_changes = [version_stages]
+  }
 }

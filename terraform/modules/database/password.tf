@@ -22,6 +22,9 @@ resource "aws_secretsmanager_secret" "seed" {
   name        = "${var.name}/database/seed"
   description = "First password of the administrator; worthless after the first rotation"
   kms_key_id  = var.data_kms_key_arn
+
+  # A name that waits for deletion cannot be taken again, so a trial environment deletes at once.
+  recovery_window_in_days = var.deletion_protection ? 30 : 0
 }
 
 resource "aws_secretsmanager_secret_version" "seed" {

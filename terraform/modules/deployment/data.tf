@@ -112,9 +112,11 @@ resource "aws_secretsmanager_secret_version" "cache" {
 
   secret_id     = aws_secretsmanager_secret.cache.id
   secret_string = jsonencode({ password = random_password.cache.result })
+  # The second label keeps this version when others follow (module credentials says why).
+  version_stages = ["AWSCURRENT", "MADE_BY_TERRAFORM"]
 
   lifecycle {
-    ignore_changes = [secret_string] # rotated outside
+    ignore_changes = [secret_string, version_stages] # rotated outside
   }
 }
 
@@ -190,6 +192,17 @@ module "backup_bucket" {
   kms_key_arn       = module.primary.key_arns["data"]
   expire_after_days = 14
   force_destroy     = !var.protected
+
+  request_metrics_enabled = true
+}
+
+# What the functions ask whether the other region serves. Behind CloudFront no load balancer answers them;
+# they ask for the whole then, which answers while any region can write.
+locals {
+  health_urls = {
+    of_primary   = "https://${var.cdn_enabled ? "" : "${local.primary}."}${var.domain_name}/health"
+    of_secondary = "https://${var.cdn_enabled || !local.two ? "" : "${local.secondary}."}${var.domain_name}/health"
+  }
 }
 
 # One function in each region: whichever is left must be able to act.
@@ -215,8 +228,9 @@ module "failover_secondary" {
   peer = {
     region          = local.primary
     cluster_arn     = module.database_primary.cluster_arn
-    health_url      = "https://${local.primary}.${var.domain_name}/health"
+    health_url      = local.health_urls.of_primary
     subnet_ids      = module.primary.network.database_subnet_ids
+    subnet_arns     = module.primary.network.database_subnet_arns
     serving_acl_id  = module.primary.network.database_acl_id
     serving_acl_arn = module.primary.network.database_acl_arn
     fence_acl_id    = module.primary.network.fence_acl_id
@@ -247,8 +261,9 @@ module "failover_primary" {
   peer = {
     region          = local.secondary
     cluster_arn     = module.database_secondary[0].cluster_arn
-    health_url      = "https://${local.secondary}.${var.domain_name}/health"
+    health_url      = local.health_urls.of_secondary
     subnet_ids      = module.secondary[0].network.database_subnet_ids
+    subnet_arns     = module.secondary[0].network.database_subnet_arns
     serving_acl_id  = module.secondary[0].network.database_acl_id
     serving_acl_arn = module.secondary[0].network.database_acl_arn
     fence_acl_id    = module.secondary[0].network.fence_acl_id

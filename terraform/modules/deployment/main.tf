@@ -174,6 +174,19 @@ module "registry" {
   replica_regions = local.two ? [local.secondary] : []
   kms_key_arn     = module.primary.key_arns["data"]
   force_delete    = !var.protected
+
+  depends_on = [module.registry_secondary]
+}
+
+# What replication would make by itself has no scan, tags that move, and images that pile up.
+module "registry_secondary" {
+  source    = "../registry"
+  providers = { aws = aws.secondary }
+  count     = local.two ? 1 : 0
+
+  repositories = [var.name, "${var.name}-loadtest"]
+  kms_key_arn  = module.secondary[0].key_arns["data"]
+  force_delete = !var.protected
 }
 
 module "security_primary" {
@@ -225,6 +238,19 @@ module "ci_roles" {
   cluster_arns = [for region in compact([local.primary, local.secondary]) :
     "${local.prefix}:eks:${region}:${data.aws_caller_identity.this.account_id}:cluster/${var.name}-${region}"
   ]
+
+  state = var.state
+
+  # Of all secrets a plan opens these two: the administrator's first password (ephemeral, module
+  # credentials) and the caches' (in the state, for want of a write-only argument). By name, because the
+  # clusters, whose entries name the roles, must not wait for the database.
+  plan_secrets = {
+    arns = [for secret in ["${module.primary.database_id}/database/seed", "${var.name}/redis"] :
+      "${local.prefix}:secretsmanager:${local.primary}:${data.aws_caller_identity.this.account_id}:secret:${secret}-??????"
+    ]
+    kms_key_arn = module.primary.key_arns["data"]
+    region      = local.primary
+  }
 }
 
 module "schedule" {
@@ -238,6 +264,7 @@ module "schedule" {
   time_zone            = var.sleep.time_zone
   kms_key_arn          = module.primary.key_arns["data"]
   database_cluster_ids = [module.primary.database_id]
+  alarm_names          = concat(module.primary.alarm_names, ["${var.name}-${local.primary}-unhealthy"])
 
   autoscaling_groups = { for pool, value in var.size.node_pools : pool => {
     group_name = module.primary.cluster.autoscaling_groups[pool]

@@ -86,5 +86,5 @@ output "image_repositories" {
 
 output "ci_role_arns" {
   description = "Roles of the pipeline; empty without GitHub"
-  value       = try(module.ci_roles[0].role_arns, {})
+  value       = var.github == null ? {} : module.ci_roles[0].role_arns
 }

@@ -20,6 +20,11 @@ variable "regions" {
     condition     = var.regions.secondary == null || try(var.regions.secondary.name != var.regions.primary.name && var.regions.secondary.cidr != var.regions.primary.cidr, true)
     error_message = "The secondary region needs another name and other addresses."
   }
+
+  validation {
+    condition     = var.regions.primary.name == "us-east-1"
+    error_message = "The primary region is us-east-1: Route 53's metrics, CloudFront's certificates and the bill live there, and their alarms with them."
+  }
 }
 
 variable "domain_name" {
@@ -80,7 +85,7 @@ variable "size" {
 variable "cluster" {
   description = "Kubernetes: version, add-on versions, administrators' roles, public access"
   type = object({
-    version             = optional(string, "1.33")
+    version             = optional(string, "1.35")
     addon_versions      = optional(map(string), {})
     administrators      = optional(list(string), [])
     public_access_cidrs = optional(list(string), [])
@@ -141,6 +146,16 @@ variable "github" {
     repository      = string
     environment     = string
     create_provider = optional(bool, true)
+  })
+  default = null
+}
+
+variable "state" {
+  description = "Where the state of the root is: bucket, key of its encryption, object. With `github`, the role of the drift check reads it; null makes no such role"
+  type = object({
+    bucket_name = string
+    kms_key_arn = string
+    key         = string
   })
   default = null
 }

@@ -62,7 +62,7 @@ variable "idle_timeout_seconds" {
 }
 
 variable "waf_rate_limit" {
-  description = "Requests of one address in 5 minutes, past which it is blocked"
+  description = "Requests of one address in 5 minutes, past which it is blocked; null behind CloudFront, whose few addresses bring all clients"
   type        = number
   default     = 300000
 }

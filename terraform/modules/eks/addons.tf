@@ -2,6 +2,14 @@
 # once there are nodes.
 
 locals {
+  # Pinned like the charts, for the Kubernetes version that is the default (variables.tf): an upgrade raises both.
+  addon_versions = merge({
+    vpc-cni            = "v1.21.1-eksbuild.3"
+    kube-proxy         = "v1.35.0-eksbuild.2"
+    coredns            = "v1.13.2-eksbuild.1"
+    aws-ebs-csi-driver = "v1.56.0-eksbuild.1"
+  }, var.addon_versions)
+
   oidc = {
     provider_arn = aws_iam_openid_connect_provider.this.arn
     issuer       = trimprefix(aws_eks_cluster.this.identity[0].oidc[0].issuer, "https://")
@@ -56,7 +64,7 @@ resource "aws_eks_addon" "before_nodes" {
 
   cluster_name                = aws_eks_cluster.this.name
   addon_name                  = each.key
-  addon_version               = lookup(var.addon_versions, each.key, null)
+  addon_version               = local.addon_versions[each.key]
   service_account_role_arn    = each.value.role
   configuration_values        = each.value.configuration
   resolve_conflicts_on_create = "OVERWRITE"
@@ -65,14 +73,16 @@ resource "aws_eks_addon" "before_nodes" {
 
 resource "aws_eks_addon" "after_nodes" {
   for_each = {
-    coredns            = null
-    aws-ebs-csi-driver = module.ebs_role.arn
+    coredns = { role = null, configuration = null }
+    # Volumes of claims are made by the driver, which knows no tags of Terraform's.
+    aws-ebs-csi-driver = { role = module.ebs_role.arn, configuration = jsonencode({ controller = { extraVolumeTags = data.aws_default_tags.this.tags } }) }
   }
 
   cluster_name                = aws_eks_cluster.this.name
   addon_name                  = each.key
-  addon_version               = lookup(var.addon_versions, each.key, null)
-  service_account_role_arn    = each.value
+  addon_version               = local.addon_versions[each.key]
+  service_account_role_arn    = each.value.role
+  configuration_values        = each.value.configuration
   resolve_conflicts_on_create = "OVERWRITE"
   resolve_conflicts_on_update = "OVERWRITE"
 

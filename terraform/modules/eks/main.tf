@@ -90,6 +90,9 @@ resource "aws_eks_access_entry" "deployer" {
 
   cluster_name  = aws_eks_cluster.this.name
   principal_arn = var.deployer_role_arns[count.index]
+
+  # Bound to what EKS's policy below leaves out (modules/platform/charts/ground).
+  kubernetes_groups = ["engine-deployers"]
 }
 
 resource "aws_eks_access_policy_association" "deployer" {

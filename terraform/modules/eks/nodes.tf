@@ -25,6 +25,8 @@ resource "aws_iam_role_policy_attachment" "node" {
   policy_arn = "arn:${data.aws_partition.this.partition}:iam::aws:policy/${each.key}"
 }
 
+data "aws_default_tags" "this" {}
+
 resource "aws_launch_template" "node" {
   for_each = var.node_pools
 
@@ -54,9 +56,14 @@ resource "aws_launch_template" "node" {
     enabled = true
   }
 
-  tag_specifications {
-    resource_type = "instance"
-    tags          = { Name = "${var.name}-${each.key}" }
+  # The provider's tags stop at the template; machines and disks, the largest part of a bill, get their own.
+  dynamic "tag_specifications" {
+    for_each = toset(["instance", "network-interface", "volume"])
+
+    content {
+      resource_type = tag_specifications.key
+      tags          = merge(data.aws_default_tags.this.tags, { Name = "${var.name}-${each.key}" })
+    }
   }
 }
 

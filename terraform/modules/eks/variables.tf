@@ -9,13 +9,13 @@ variable "name" {
 }
 
 variable "kubernetes_version" {
-  description = "Kubernetes version; upgrade one minor version at a time"
+  description = "Kubernetes version; upgrade one minor version at a time, with kube-proxy, before AWS's standard support ends (1.35: March 2027)"
   type        = string
-  default     = "1.33"
+  default     = "1.35"
 
   validation {
     condition     = can(regex("^1\\.[0-9]{2}$", var.kubernetes_version))
-    error_message = "kubernetes_version is like 1.33."
+    error_message = "kubernetes_version is like 1.35."
   }
 }
 
@@ -101,7 +101,7 @@ variable "node_pools" {
 }
 
 variable "addon_versions" {
-  description = "Versions of EKS add-ons by name; what is left out takes EKS's default for the cluster's version. Pin them from `aws eks describe-addon-versions`"
+  description = "Versions of EKS add-ons by name, in place of those pinned in addons.tf; `aws eks describe-addon-versions --kubernetes-version` lists what fits"
   type        = map(string)
   default     = {}
 

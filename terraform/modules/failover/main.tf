@@ -15,6 +15,9 @@ data "archive_file" "function" {
   type        = "zip"
   source_file = "${path.module}/lambda/failover.py"
   output_path = "${path.root}/.terraform/failover-${var.own.region}.zip"
+
+  # The same bytes on every machine: otherwise the umask of whoever plans would show up as drift.
+  output_file_mode = "0644"
 }
 
 resource "aws_cloudwatch_log_group" "function" {
@@ -47,11 +50,12 @@ data "aws_iam_policy_document" "function" {
     resources = [var.global_cluster_arn, var.own.cluster_arn, var.peer.cluster_arn]
   }
 
-  # Only between these two lists, so the fence is all that it can build.
+  # Only these subnets, and only between these two lists: the fence is all that it can build. AWS asks for
+  # both kinds of resource.
   statement {
     sid       = "Fence"
     actions   = ["ec2:ReplaceNetworkAclAssociation"]
-    resources = [var.peer.serving_acl_arn, var.peer.fence_acl_arn]
+    resources = concat([var.peer.serving_acl_arn, var.peer.fence_acl_arn], var.peer.subnet_arns)
   }
 
   # Describing access lists and reading metrics cannot be limited to a resource.

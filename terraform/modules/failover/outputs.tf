@@ -8,6 +8,11 @@ output "function_arn" {
   value       = aws_lambda_function.this.arn
 }
 
+output "watched_url" {
+  description = "The address that is asked each minute, for tests"
+  value       = var.peer.health_url
+}
+
 output "policy_json" {
   description = "What the function may do, for tests"
   value       = data.aws_iam_policy_document.function.json

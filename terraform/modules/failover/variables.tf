@@ -28,6 +28,7 @@ variable "peer" {
     cluster_arn     = string
     health_url      = string
     subnet_ids      = list(string)
+    subnet_arns     = list(string)
     serving_acl_id  = string
     serving_acl_arn = string
     fence_acl_id    = string

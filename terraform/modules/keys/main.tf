@@ -12,7 +12,7 @@ locals {
   services = {
     data   = []                                     # database, cache, secrets, backups, node disks: by grants
     logs   = ["logs.${local.region}.amazonaws.com"] # CloudWatch Logs
-    events = ["backup.amazonaws.com", "cloudwatch.amazonaws.com", "budgets.amazonaws.com", "costalerts.amazonaws.com", "events.amazonaws.com", "events.rds.amazonaws.com"]
+    events = ["backup.amazonaws.com", "cloudwatch.amazonaws.com", "budgets.amazonaws.com", "costalerts.amazonaws.com", "events.rds.amazonaws.com"]
     trail  = ["cloudtrail.amazonaws.com"]
   }
 
@@ -53,8 +53,9 @@ data "aws_iam_policy_document" "key" {
     for_each = length(each.value) == 0 ? [] : [each.value]
 
     content {
-      sid       = "Services"
-      actions   = local.use
+      sid = "Services"
+      # Who only asks about a key sends neither context nor trail, so those conditions could never be met.
+      actions   = [for action in local.use : action if !contains(["logs", "trail"], each.key) || action != "kms:DescribeKey"]
       resources = ["*"]
 
       principals {
@@ -62,25 +63,46 @@ data "aws_iam_policy_document" "key" {
         identifiers = statement.value
       }
 
-      # Log groups cannot send aws:SourceAccount; they name the group instead.
-      dynamic "condition" {
-        for_each = each.key == "logs" ? [] : [1]
-
-        content {
-          test     = "StringEquals"
-          variable = "aws:SourceAccount"
-          values   = [local.account_id]
-        }
+      # What each service is documented to send: log groups name the group, CloudTrail the trail.
+      condition {
+        test     = contains(["logs", "trail"], each.key) ? "ArnLike" : "StringEquals"
+        variable = lookup({ logs = "kms:EncryptionContext:aws:logs:arn", trail = "aws:SourceArn" }, each.key, "aws:SourceAccount")
+        values = [lookup({
+          logs  = "arn:${data.aws_partition.this.partition}:logs:${local.region}:${local.account_id}:log-group:*"
+          trail = "arn:${data.aws_partition.this.partition}:cloudtrail:*:${local.account_id}:trail/*"
+        }, each.key, local.account_id)]
       }
+    }
+  }
 
-      dynamic "condition" {
-        for_each = each.key == "logs" ? [1] : []
+  dynamic "statement" {
+    for_each = each.key == "trail" ? [1] : []
 
-        content {
-          test     = "ArnLike"
-          variable = "kms:EncryptionContext:aws:logs:arn"
-          values   = ["arn:${data.aws_partition.this.partition}:logs:${local.region}:${local.account_id}:log-group:*"]
-        }
+    content {
+      sid       = "TrailLooks"
+      actions   = ["kms:DescribeKey"]
+      resources = ["*"]
+
+      principals {
+        type        = "Service"
+        identifiers = ["cloudtrail.amazonaws.com"]
+      }
+    }
+  }
+
+  # EventBridge brings GuardDuty's findings. It names no account when it writes to an encrypted topic, so a
+  # condition on one would silence it.
+  dynamic "statement" {
+    for_each = each.key == "events" ? [1] : []
+
+    content {
+      sid       = "EventBridge"
+      actions   = ["kms:Decrypt", "kms:GenerateDataKey"]
+      resources = ["*"]
+
+      principals {
+        type        = "Service"
+        identifiers = ["events.amazonaws.com"]
       }
     }
   }

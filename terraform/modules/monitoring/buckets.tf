@@ -38,7 +38,7 @@ resource "aws_cloudwatch_metric_alarm" "bucket_silent" {
   for_each = var.buckets
 
   alarm_name          = "${var.name}-${each.key}-silent"
-  alarm_description   = "Nobody wrote to or read from ${each.value.name} for a day: the nightly backup did not come"
+  alarm_description   = "Nobody wrote to or read from ${each.value.name} for a day: whoever writes there every night or all the time, does not"
   namespace           = "AWS/S3"
   metric_name         = "AllRequests"
   dimensions          = { BucketName = each.value.name, FilterId = "EntireBucket" }

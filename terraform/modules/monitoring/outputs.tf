@@ -9,7 +9,7 @@ output "dashboard_name" {
 }
 
 output "alarm_names" {
-  description = "Every alarm of this module, for tests and drills"
+  description = "Every alarm of this module, for tests, drills and the schedule that silences them"
   value = sort(concat(
     [for alarm in aws_cloudwatch_metric_alarm.high : alarm.alarm_name],
     [for alarm in aws_cloudwatch_metric_alarm.global_lag : alarm.alarm_name],

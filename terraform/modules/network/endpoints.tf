@@ -4,7 +4,7 @@ resource "aws_vpc_endpoint" "s3" {
   vpc_id            = aws_vpc.this.id
   service_name      = "com.amazonaws.${data.aws_region.this.region}.s3"
   vpc_endpoint_type = "Gateway"
-  route_table_ids   = concat([for table in aws_route_table.private : table.id], [aws_route_table.database.id])
+  route_table_ids   = [for table in aws_route_table.private : table.id]
 
   tags = { Name = "${var.name}-s3" }
 }

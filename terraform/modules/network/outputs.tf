@@ -23,6 +23,11 @@ output "database_subnet_ids" {
   value       = [for zone in local.zones : aws_subnet.database[zone].id]
 }
 
+output "database_subnet_arns" {
+  description = "ARNs of the subnets of Aurora and ElastiCache, by which the fence may be moved"
+  value       = [for zone in local.zones : aws_subnet.database[zone].arn]
+}
+
 output "security_group_ids" {
   description = "Group of each tier: edge, nodes, database, cache, endpoints, bastion"
   value       = { for tier, group in aws_security_group.this : tier => group.id }

@@ -93,7 +93,7 @@ variable "bastion_instance_type" {
 }
 
 variable "edge_prefix_lists" {
-  description = "AWS-managed prefix lists that may reach the load balancer, instead of everybody; with CloudFront: its origin-facing list and Route 53's health checkers"
+  description = "AWS-managed prefix lists that may reach the load balancer, instead of everybody; with CloudFront: its origin-facing list and Route 53's health checkers. Together they count as 80 rules, so raise the quota of rules per group (L-0EA8095F, 60) first"
   type        = list(string)
   default     = []
 }

@@ -8,15 +8,15 @@ locals {
   charts = {
     load-balancer-controller = { namespace = "kube-system", repository = "https://aws.github.io/eks-charts", chart = "aws-load-balancer-controller", version = "1.13.4" }
     metrics-server           = { namespace = "kube-system", repository = "https://kubernetes-sigs.github.io/metrics-server/", chart = "metrics-server", version = "3.13.0" }
-    cluster-autoscaler       = { namespace = "kube-system", repository = "https://kubernetes.github.io/autoscaler", chart = "cluster-autoscaler", version = "9.50.1" }
+    cluster-autoscaler       = { namespace = "kube-system", repository = "https://kubernetes.github.io/autoscaler", chart = "cluster-autoscaler", version = "9.59.0" }
     kube-prometheus-stack    = { namespace = "monitoring", repository = local.prometheus, chart = "kube-prometheus-stack", version = "67.8.0" }
     prometheus-adapter       = { namespace = "monitoring", repository = local.prometheus, chart = "prometheus-adapter", version = "4.14.1" }
     loki                     = { namespace = "monitoring", repository = "https://grafana.github.io/helm-charts", chart = "loki", version = "6.29.0" }
     alloy                    = { namespace = "monitoring", repository = "https://grafana.github.io/helm-charts", chart = "alloy", version = "0.12.5" }
-    istio-base               = { namespace = "istio-system", repository = local.istio, chart = "base", version = "1.28.0" }
-    istiod                   = { namespace = "istio-system", repository = local.istio, chart = "istiod", version = "1.28.0" }
-    istio-cni                = { namespace = "istio-system", repository = local.istio, chart = "cni", version = "1.28.0" }
-    istio-ingress            = { namespace = "istio-ingress", repository = local.istio, chart = "gateway", version = "1.28.0" }
+    istio-base               = { namespace = "istio-system", repository = local.istio, chart = "base", version = "1.29.2" }
+    istiod                   = { namespace = "istio-system", repository = local.istio, chart = "istiod", version = "1.29.2" }
+    istio-cni                = { namespace = "istio-system", repository = local.istio, chart = "cni", version = "1.29.2" }
+    istio-ingress            = { namespace = "istio-ingress", repository = local.istio, chart = "gateway", version = "1.29.2" }
     external-secrets         = { namespace = "external-secrets", repository = "https://charts.external-secrets.io", chart = "external-secrets", version = "2.0.0" }
     external-dns             = { namespace = "external-dns", repository = "https://kubernetes-sigs.github.io/external-dns/", chart = "external-dns", version = "1.18.0" }
     argo-rollouts            = { namespace = "argo-rollouts", repository = "https://argoproj.github.io/argo-helm", chart = "argo-rollouts", version = "2.40.0" }
@@ -37,12 +37,23 @@ locals {
   }
 
   # Terraform wants the order as dependencies of resources, so each wave is a resource of its own:
-  # 1 definitions and webhooks that others use, 2 what uses them, 3 what needs the mesh.
+  # 1 definitions and webhooks that others use, 2 what uses them (a chart that finds no definition of
+  # ServiceMonitor leaves its own out without a word), 3 what needs the mesh.
   waves = {
-    1 = ["load-balancer-controller", "metrics-server", "kube-prometheus-stack", "istio-base", "external-secrets"]
-    2 = ["istiod", "istio-cni", "cluster-autoscaler", "external-dns", "loki", "prometheus-adapter", "argo-rollouts"]
+    1 = ["load-balancer-controller", "metrics-server", "kube-prometheus-stack", "istio-base"]
+    2 = ["istiod", "istio-cni", "external-secrets", "cluster-autoscaler", "external-dns", "loki", "prometheus-adapter", "argo-rollouts"]
     3 = ["istio-ingress", "alloy"]
   }
+}
+
+# What the charts stand on: a volume of kube-prometheus-stack or Loki binds to no class that is made after them.
+resource "helm_release" "ground" {
+  name      = "ground"
+  namespace = "kube-system"
+  chart     = "${path.module}/charts/ground"
+  atomic    = true
+
+  values = [yamlencode({ namespace = var.namespace })]
 }
 
 resource "helm_release" "first" {
@@ -58,6 +69,8 @@ resource "helm_release" "first" {
   atomic           = true # a release that does not become ready is rolled back whole
   timeout          = 600
   max_history      = 5
+
+  depends_on = [helm_release.ground]
 }
 
 resource "helm_release" "second" {
@@ -95,17 +108,14 @@ resource "helm_release" "third" {
 }
 
 # The joints between Terraform's part and the cluster's: gateway pods into the target group, a
-# certificate for the gateway, the engine's namespace, an encrypted default disk.
+# certificate for the gateway.
 resource "helm_release" "joints" {
   name      = "joints"
   namespace = "istio-ingress"
-  chart     = "${path.module}/chart"
+  chart     = "${path.module}/charts/joints"
   atomic    = true
 
-  values = [yamlencode({
-    targetGroupArn = var.target_group_arn
-    namespace      = var.namespace
-  })]
+  values = [yamlencode({ targetGroupArn = var.target_group_arn })]
 
   depends_on = [helm_release.third]
 }

@@ -13,6 +13,11 @@ output "primary_endpoint" {
   value       = aws_elasticache_replication_group.this.primary_endpoint_address
 }
 
+output "port" {
+  description = "Port of both names; TLS only"
+  value       = aws_elasticache_replication_group.this.port
+}
+
 output "reader_endpoint" {
   description = "Name that resolves to the replicas"
   value       = aws_elasticache_replication_group.this.reader_endpoint_address

@@ -12,8 +12,8 @@ locals {
   prefix     = "arn:${data.aws_partition.this.partition}"
 
   # By their names, so that nothing waits for what stands in another module or region.
-  database_id       = local.full_name
-  backup_bucket_arn = "${local.prefix}:s3:::${var.name}-backups-${local.account_id}-${var.region}"
+  database_id        = local.full_name
+  backup_bucket_name = "${var.name}-backups-${local.account_id}-${var.region}"
   # Secrets Manager adds six characters to each name.
   secret_arns = [for secret in ["database/app", "database/owner", "database/read", "loadtest", "redis"] :
     "${local.prefix}:secretsmanager:${var.region}:${local.account_id}:secret:${var.name}/${secret}-??????"
@@ -140,6 +140,9 @@ module "edge" {
   logs_kms_key_arn    = module.keys.arns["logs"]
   log_bucket_name     = module.edge_log.id
   deletion_protection = var.protected
+
+  # Behind CloudFront it is CloudFront's own rule that tells clients apart.
+  waf_rate_limit = length(var.edge_prefix_lists) == 0 ? 300000 : null
 }
 
 module "roles" {
@@ -151,7 +154,7 @@ module "roles" {
   data_kms_key_arn  = module.keys.arns["data"]
   zone_arn          = var.zone.arn
   log_bucket_arn    = module.logs.arn
-  backup_bucket_arn = local.backup_bucket_arn
+  backup_bucket_arn = "${local.prefix}:s3:::${local.backup_bucket_name}"
 }
 
 module "monitoring" {
@@ -177,5 +180,7 @@ module "monitoring" {
 
   buckets = {
     logs = { name = module.logs.id, gib_max = 500 }
+    # Made by the deployment, in every region, with request metrics on.
+    backups = { name = local.backup_bucket_name, gib_max = 2048 }
   }
 }

@@ -28,10 +28,11 @@ output "role_arns" {
 }
 
 output "cache" {
-  description = "The region's own cache, which the engine uses"
+  description = "The region's own cache, which the engine uses: rediss:// (TLS only), with the password in secret_names.redis"
   value = {
     id       = module.cache.id
     endpoint = module.cache.primary_endpoint
+    port     = module.cache.port
   }
 }
 
@@ -48,6 +49,11 @@ output "edge" {
 output "topic_arn" {
   description = "Topic of the region's alarms"
   value       = module.monitoring.topic_arn
+}
+
+output "alarm_names" {
+  description = "Every alarm of the region, but those of DNS and failover"
+  value       = module.monitoring.alarm_names
 }
 
 output "bucket_names" {

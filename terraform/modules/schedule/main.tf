@@ -53,10 +53,19 @@ data "aws_iam_policy_document" "trust" {
   }
 }
 
-data "aws_iam_policy_document" "database" {
+data "aws_iam_policy_document" "acts" {
   statement {
     actions   = ["rds:StartDBCluster", "rds:StopDBCluster"]
     resources = [for id in var.database_cluster_ids : "arn:${data.aws_partition.this.partition}:rds:${data.aws_region.this.region}:${data.aws_caller_identity.this.account_id}:cluster:${id}"]
+  }
+
+  dynamic "statement" {
+    for_each = length(var.alarm_names) == 0 ? [] : [1]
+
+    content {
+      actions   = ["cloudwatch:DisableAlarmActions", "cloudwatch:EnableAlarmActions"]
+      resources = [for name in var.alarm_names : "arn:${data.aws_partition.this.partition}:cloudwatch:${data.aws_region.this.region}:${data.aws_caller_identity.this.account_id}:alarm:${name}"]
+    }
   }
 
   # The schedules' inputs are encrypted with the key.
@@ -71,18 +80,35 @@ data "aws_iam_policy_document" "database" {
 }
 
 resource "aws_iam_role" "this" {
-  count = length(var.database_cluster_ids) == 0 ? 0 : 1
-
   name               = "${var.name}-schedule"
   assume_role_policy = data.aws_iam_policy_document.trust.json
 }
 
 resource "aws_iam_role_policy" "this" {
-  count = length(var.database_cluster_ids) == 0 ? 0 : 1
-
   name   = "start-and-stop"
-  role   = aws_iam_role.this[0].id
-  policy = data.aws_iam_policy_document.database.json
+  role   = aws_iam_role.this.id
+  policy = data.aws_iam_policy_document.acts.json
+}
+
+# Without nodes there is no healthy gateway: the alarms keep quiet meanwhile, or nobody would read them. One
+# that rings when it is switched on again tells only of its next change.
+resource "aws_scheduler_schedule" "alarms" {
+  for_each = { for act, call in { stop = "disableAlarmActions", start = "enableAlarmActions" } : act => call if 0 < length(var.alarm_names) }
+
+  name                         = "${var.name}-${each.key}-alarms"
+  schedule_expression          = local.cron[each.key]
+  schedule_expression_timezone = var.time_zone
+  kms_key_arn                  = var.kms_key_arn
+
+  flexible_time_window {
+    mode = "OFF"
+  }
+
+  target {
+    arn      = "arn:${data.aws_partition.this.partition}:scheduler:::aws-sdk:cloudwatch:${each.value}"
+    role_arn = aws_iam_role.this.arn
+    input    = jsonencode({ AlarmNames = var.alarm_names })
+  }
 }
 
 # The database sleeps with the nodes and wakes with them: a node needs minutes, and so does Aurora.
@@ -100,7 +126,7 @@ resource "aws_scheduler_schedule" "database" {
 
   target {
     arn      = "arn:${data.aws_partition.this.partition}:scheduler:::aws-sdk:rds:${each.value.act}DBCluster"
-    role_arn = aws_iam_role.this[0].arn
+    role_arn = aws_iam_role.this.arn
     input    = jsonencode({ DbClusterIdentifier = each.value.id })
   }
 }

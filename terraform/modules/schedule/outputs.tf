@@ -8,5 +8,5 @@ output "schedules" {
 
 output "policy_json" {
   description = "What the schedule may do, for tests"
-  value       = data.aws_iam_policy_document.database.json
+  value       = data.aws_iam_policy_document.acts.json
 }

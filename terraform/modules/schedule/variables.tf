@@ -16,7 +16,22 @@ variable "autoscaling_groups" {
 variable "database_cluster_ids" {
   description = "Aurora clusters that sleep. A member of a global database cannot be stopped: give none of those"
   type        = list(string)
+
+  validation {
+    condition     = 0 < length(var.database_cluster_ids)
+    error_message = "database_cluster_ids names one cluster or more."
+  }
+}
+
+variable "alarm_names" {
+  description = "Alarms of this region that tell nobody during the sleep, 100 at most"
+  type        = list(string)
   default     = []
+
+  validation {
+    condition     = length(var.alarm_names) <= 100
+    error_message = "alarm_names are at most 100: CloudWatch takes no more in a call."
+  }
 }
 
 variable "sleep" {

@@ -23,35 +23,40 @@ resource "aws_wafv2_web_acl" "this" {
     allow {}
   }
 
-  rule {
-    name     = "rate"
-    priority = 1
+  dynamic "rule" {
+    for_each = var.rate_limit == null ? [] : [var.rate_limit]
+    iterator = rate
 
-    action {
-      block {
-        custom_response {
-          response_code = 429
+    content {
+      name     = "rate"
+      priority = 1
 
-          response_header {
-            name  = "Retry-After"
-            value = "60"
+      action {
+        block {
+          custom_response {
+            response_code = 429
+
+            response_header {
+              name  = "Retry-After"
+              value = "60"
+            }
           }
         }
       }
-    }
 
-    statement {
-      rate_based_statement {
-        limit                 = var.rate_limit
-        aggregate_key_type    = "IP"
-        evaluation_window_sec = 300
+      statement {
+        rate_based_statement {
+          limit                 = rate.value
+          aggregate_key_type    = "IP"
+          evaluation_window_sec = 300
+        }
       }
-    }
 
-    visibility_config {
-      cloudwatch_metrics_enabled = true
-      metric_name                = "${var.name}-rate"
-      sampled_requests_enabled   = true
+      visibility_config {
+        cloudwatch_metrics_enabled = true
+        metric_name                = "${var.name}-rate"
+        sampled_requests_enabled   = true
+      }
     }
   }
 

@@ -20,8 +20,8 @@ variable "rate_limit" {
   default     = 300000
 
   validation {
-    condition     = 10 <= var.rate_limit && var.rate_limit <= 2000000000
-    error_message = "rate_limit is 10 to 2,000,000,000: WAF's own bounds."
+    condition     = var.rate_limit == null || try(10 <= var.rate_limit && var.rate_limit <= 2000000000, false)
+    error_message = "rate_limit is null, or 10 to 2,000,000,000: WAF's own bounds."
   }
 }
 

@@ -9,3 +9,8 @@ github = {
   repository  = "example/engine"
   environment = "production"
 }
+
+state = {
+  bucket_name = "example-terraform-state"
+  kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/state"
+}

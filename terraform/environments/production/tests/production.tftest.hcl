@@ -1,6 +1,16 @@
 variables {
   zone_name   = "example.com"
   domain_name = "api.example.com"
+
+  github = {
+    repository  = "example/engine"
+    environment = "production"
+  }
+
+  state = {
+    bucket_name = "example-terraform-state"
+    kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/state"
+  }
 }
 
 run "the_secondary_region_is_complete" {
@@ -32,7 +42,12 @@ run "the_secondary_region_is_complete" {
   }
 
   assert {
-    condition     = length(output.ci_role_arns) == 0
-    error_message = "Roles for a pipeline that nobody named."
+    condition     = join(",", keys(output.ci_role_arns)) == "deploy,images,plan"
+    error_message = "The pipeline lacks a role: without `plan` the nightly drift check is never made."
+  }
+
+  assert {
+    condition     = strcontains(file("versions.tf"), "key          = \"${local.state_key}\"")
+    error_message = "The drift check's role reads another state than the backend writes."
   }
 }

@@ -30,6 +30,46 @@ run "only_this_repository_and_environment_may_deploy" {
   }
 }
 
+run "the_drift_check_reads_its_state_and_two_secrets" {
+  command = apply
+
+  variables {
+    state = {
+      bucket_name = "example-state"
+      kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/state"
+      key         = "engine/test.tfstate"
+    }
+
+    plan_secrets = {
+      arns        = ["arn:aws:secretsmanager:us-east-1:123456789012:secret:engine-test/redis-??????"]
+      kms_key_arn = "arn:aws:kms:us-east-1:123456789012:key/data"
+      region      = "us-east-1"
+    }
+  }
+
+  assert {
+    condition     = join(",", keys(output.role_arns)) == "deploy,images,plan" && jsondecode(output.trusts_json["plan"]).Statement[0].Condition.StringEquals["token.actions.githubusercontent.com:sub"] == "repo:example/engine:ref:refs/heads/main"
+    error_message = "No role for the drift check, or a job of another branch may take it."
+  }
+
+  assert {
+    condition = { for statement in jsondecode(output.policies_json["plan"]).Statement : statement.Sid => [statement.Action, statement.Resource] } == {
+      ReadState       = ["s3:GetObject", "arn:aws:s3:::example-state/engine/test.tfstate"]
+      ListState       = ["s3:ListBucket", "arn:aws:s3:::example-state"]
+      DecryptState    = ["kms:Decrypt", "arn:aws:kms:us-east-1:123456789012:key/state"]
+      MakeUpPasswords = ["secretsmanager:GetRandomPassword", "*"]
+      ReadSecrets     = ["secretsmanager:GetSecretValue", "arn:aws:secretsmanager:us-east-1:123456789012:secret:engine-test/redis-??????"]
+      DecryptSecrets  = ["kms:Decrypt", "arn:aws:kms:us-east-1:123456789012:key/data"]
+    }
+    error_message = "The drift check may do more than look, or less than a plan needs."
+  }
+
+  assert {
+    condition     = endswith(aws_iam_role_policy_attachment.plan[0].policy_arn, ":policy/ReadOnlyAccess")
+    error_message = "The drift check cannot look at what runs, or may change it."
+  }
+}
+
 run "a_wildcard_repository_is_refused" {
   command = plan
 

@@ -33,7 +33,7 @@ run "the_ledger_is_encrypted_backed_up_and_protected" {
   }
 
   assert {
-    condition     = output.parameters["synchronous_commit"] == "on" && output.parameters["rds.force_ssl"] == "1" && !contains(keys(output.parameters), "rds.global_db_rpo")
+    condition     = output.parameters["synchronous_commit"] == "on" && output.parameters["rds.force_ssl"] == "1" && output.parameters["idle_in_transaction_session_timeout"] == "60000" && !contains(keys(output.parameters), "rds.global_db_rpo")
     error_message = "A setting that the guarantees rest on changed."
   }
 

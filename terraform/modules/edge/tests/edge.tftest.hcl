@@ -32,4 +32,9 @@ run "clients_speak_tls_behind_waf" {
     condition     = aws_lb_target_group.gateway.protocol == "HTTPS" && aws_lb_target_group.gateway.target_type == "ip" && length(aws_lb_target_group.gateway.name) <= 32
     error_message = "Between load balancer and gateway nothing may be readable."
   }
+
+  assert {
+    condition     = aws_lb_target_group.gateway.health_check[0].path == "/healthz/ready" && aws_lb_target_group.gateway.health_check[0].port == "15021" && aws_lb_target_group.gateway.port == 443
+    error_message = "The load balancer asks or serves another port than the gateway's pods have."
+  }
 }

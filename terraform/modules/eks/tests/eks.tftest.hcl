@@ -44,6 +44,16 @@ run "the_api_server_is_private_and_secrets_are_encrypted" {
     condition     = jsondecode(aws_eks_addon.before_nodes["vpc-cni"].configuration_values).enableNetworkPolicy == "true"
     error_message = "NetworkPolicies would be accepted and not enforced."
   }
+
+  assert {
+    condition     = alltrue([for addon in concat(values(aws_eks_addon.before_nodes), values(aws_eks_addon.after_nodes)) : can(regex("^v[0-9.]+-eksbuild\\.[0-9]+$", addon.addon_version))])
+    error_message = "An add-on is not pinned: two clusters made a month apart would differ."
+  }
+
+  assert {
+    condition     = startswith(aws_eks_addon.before_nodes["kube-proxy"].addon_version, "v${var.kubernetes_version}.") && strcontains(file("../../helm-values/cluster-autoscaler.yaml"), "tag: v${var.kubernetes_version}.")
+    error_message = "kube-proxy or the autoscaler is of another Kubernetes version than the cluster."
+  }
 }
 
 run "the_whole_internet_is_refused" {

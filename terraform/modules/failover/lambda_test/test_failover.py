@@ -6,6 +6,7 @@ parameter fails here and not on the day of the failover. EC2's part runs against
 
 import os
 import pathlib
+import re
 import sys
 import unittest
 
@@ -347,6 +348,23 @@ class FenceAgainstEc2Test(unittest.TestCase):
         for acl in ec2.describe_network_acls()["NetworkAcls"]:
             for association in acl["Associations"]:
                 yield association["SubnetId"], acl["NetworkAclId"]
+
+
+class PolicyTest(unittest.TestCase):
+    """Whether AWS would let it: ops/terraform-iam holds the policy's resources against each action."""
+
+    def test_the_role_allows_every_call_that_the_code_makes(self):
+        module = pathlib.Path(failover.__file__).parent.parent
+        calls = set(re.findall(r"\bclient(?:s\.(?:peer_)?(\w+))?\.([a-z_]+)\(", pathlib.Path(failover.__file__).read_text()))
+        # The two clusters' status is asked of a client that is handed in.
+        calls = {(service or "rds", method) for service, method in calls if method not in ("get_status", "now", "sleep")}
+        self.assertIn(("ec2", "replace_network_acl_association"), calls)
+        self.assertGreaterEqual(len(calls), 10, calls)
+        policy = (module / "main.tf").read_text()
+        for service, method in calls:
+            model = Api.session.get_service_model(service)
+            operation = next(name for name in model.operation_names if botocore.xform_name(name) == method)
+            self.assertIn(f'"{service}:{operation}"', policy)
 
 
 if __name__ == "__main__":

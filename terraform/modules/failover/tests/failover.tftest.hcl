@@ -17,6 +17,7 @@ variables {
     cluster_arn     = "arn:aws:rds:us-east-1:123456789012:cluster:engine-test-us-east-1"
     health_url      = "https://us-east-1.api.example.com/health"
     subnet_ids      = ["subnet-a", "subnet-b", "subnet-c"]
+    subnet_arns     = ["arn:aws:ec2:us-east-1:123456789012:subnet/subnet-a", "arn:aws:ec2:us-east-1:123456789012:subnet/subnet-b", "arn:aws:ec2:us-east-1:123456789012:subnet/subnet-c"]
     serving_acl_id  = "acl-serving"
     serving_acl_arn = "arn:aws:ec2:us-east-1:123456789012:network-acl/acl-serving"
     fence_acl_id    = "acl-fence"
@@ -80,8 +81,8 @@ run "the_function_may_promote_and_fence_and_nothing_else" {
   }
 
   assert {
-    condition     = toset(flatten([for statement in jsondecode(output.policy_json).Statement : statement.Resource if statement.Sid == "Fence"])) == toset([var.peer.serving_acl_arn, var.peer.fence_acl_arn])
-    error_message = "The fence could be built of other lists."
+    condition     = toset(flatten([for statement in jsondecode(output.policy_json).Statement : statement.Resource if statement.Sid == "Fence"])) == toset(concat([var.peer.serving_acl_arn, var.peer.fence_acl_arn], var.peer.subnet_arns))
+    error_message = "The fence could be built of other lists or subnets, or AWS would refuse it for want of either."
   }
 }
 

@@ -35,6 +35,19 @@ run "a_new_group_can_be_watched_first" {
   }
 }
 
+run "behind_cloudfront_addresses_are_not_counted" {
+  command = plan
+
+  variables {
+    rate_limit = null
+  }
+
+  assert {
+    condition     = sort([for rule in aws_wafv2_web_acl.this.rule : rule.name]) == tolist(["bad-inputs", "common", "reputation", "sql-injection"])
+    error_message = "All clients would be blocked together, for they come from CloudFront's few addresses."
+  }
+}
+
 run "an_unknown_group_is_refused" {
   command = plan
 
