@@ -95,7 +95,7 @@ data "aws_iam_policy_document" "deploy" {
   statement {
     sid       = "FindImages"
     actions   = ["ecr:BatchGetImage", "ecr:DescribeImages"]
-    resources = var.image_repository_arns
+    resources = concat(var.image_repository_arns, var.image_copy_arns)
   }
 }
 

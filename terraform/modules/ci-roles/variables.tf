@@ -34,6 +34,12 @@ variable "image_repository_arns" {
   type        = list(string)
 }
 
+variable "image_copy_arns" {
+  description = "Copies of them in other regions, in which a deployment waits for an image"
+  type        = list(string)
+  default     = []
+}
+
 variable "state" {
   description = "Terraform's state: bucket, key of its encryption, object; for the drift check. null makes no role for it"
   type = object({

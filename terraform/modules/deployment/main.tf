@@ -235,6 +235,7 @@ module "ci_roles" {
   environment           = var.github.environment
   create_provider       = var.github.create_provider
   image_repository_arns = module.registry.repository_arns
+  image_copy_arns       = flatten(module.registry_secondary[*].repository_arns)
   cluster_arns = [for region in compact([local.primary, local.secondary]) :
     "${local.prefix}:eks:${region}:${data.aws_caller_identity.this.account_id}:cluster/${var.name}-${region}"
   ]

@@ -4,6 +4,7 @@ variables {
   environment           = "production"
   cluster_arns          = ["arn:aws:eks:us-east-1:123456789012:cluster/engine-test-us-east-1"]
   image_repository_arns = ["arn:aws:ecr:us-east-1:123456789012:repository/engine-test"]
+  image_copy_arns       = ["arn:aws:ecr:us-west-2:123456789012:repository/engine-test"]
 }
 
 run "only_this_repository_and_environment_may_deploy" {
@@ -22,6 +23,14 @@ run "only_this_repository_and_environment_may_deploy" {
   assert {
     condition     = alltrue([for subject in flatten([jsondecode(output.trusts_json["images"]).Statement[0].Condition.StringLike["token.actions.githubusercontent.com:sub"]]) : startswith(subject, "repo:example/engine:ref:refs/")])
     error_message = "A pull request could push images."
+  }
+
+  assert {
+    condition = { for statement in jsondecode(output.policies_json["deploy"]).Statement : statement.Sid => flatten([statement.Resource]) }["FindImages"] == [
+      "arn:aws:ecr:us-east-1:123456789012:repository/engine-test",
+      "arn:aws:ecr:us-west-2:123456789012:repository/engine-test",
+    ]
+    error_message = "A deployment cannot see the image that a region pulls."
   }
 
   assert {
