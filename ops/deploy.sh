@@ -11,9 +11,10 @@
 #   --timeout S         seconds that a region may take (default 3600)
 #   --dry-run, --yes    say what would be done; do not ask
 #
-# A region that has this image, chart and settings already is left alone, so a run that was cut off
-# is simply run again. A rollout that goes back by itself ends this with exit 1, and no further
-# region is touched. Exit 64: wrong use.
+# A region that serves this image, chart and settings already is left alone, and one whose rollout is
+# under way is waited for, so a run that was cut off is simply run again. A rollout that goes back by
+# itself ends this with exit 1, now and when it is run again, and no further region is touched.
+# Exit 64: wrong use.
 #
 # There is one database: what migrates in the first region is met by the engines of all. They serve the schema of the
 # next release too (sql/README.md, Releases and migrations), so a release brings one migration at most, and is taken
@@ -146,13 +147,31 @@ description_of() { printf 'image %s, migrations to V%s, settings %s' "${image#*@
 # The last revision that is in force; empty on a cluster without the engine.
 deployed() { h history engine --output json 2>/dev/null | jq -r '[.[] | select(.status == "deployed")] | last | .description // ""'; }
 
+# The rollout at the generation that was applied last: Healthy, Degraded, Aborted, or on its way; Undone
+# when it was given another image behind Helm's back (`kubectl argo rollouts undo`).
+phase_of() {
+    k get rollout engine --output json |
+        jq -r --arg digest "${image#*@}" '
+            if (.status.observedGeneration | tostring) != (.metadata.generation | tostring) then "Progressing"
+            elif [.spec.template.spec.containers[].image | endswith($digest)] | any | not then "Undone"
+            elif .status.abort == true then "Aborted"
+            else .status.phase end' || echo unknown
+}
+
 todo=()
+declare -A applied
 for region in "${regions[@]}"; do
     connect
     standing=$(deployed || true)
     if [ "$standing" = "$(description_of "$region")" ]; then
-        say "$region: has it already"
-        continue
+        # Applied is not served: Helm calls a revision deployed whatever becomes of its rollout.
+        phase=$(phase_of)
+        if [ "$phase" = Healthy ]; then
+            say "$region: has it already"
+            continue
+        fi
+        say "$region: was given it before, its rollout is $phase"
+        applied[$region]=yes
     fi
     todo+=("$region")
     before=$(sed -n 's/.*migrations to V\([0-9]*\),.*/\1/p' <<<"$standing")
@@ -194,6 +213,7 @@ authorities() {
     fi
 }
 install() {
+    [ -z "${applied[$region]:-}" ] || return 0
     act h upgrade --install engine k8s/chart --values "$(base_of "$region")" --values "$scratch/$region.json" \
         --set "database.caConfigMap.name=$ca_map" --description "$(description_of "$region")" --timeout 20m
 }
@@ -205,14 +225,13 @@ await() {
         return
     fi
     while :; do
-        phase=$(k get rollout engine --output json |
-            jq -r 'if (.status.observedGeneration | tostring) == (.metadata.generation | tostring) then
-                       if .status.abort == true then "Aborted" else .status.phase end
-                   else "Progressing" end') || phase=unknown
+        phase=$(phase_of)
         case $phase in
         Healthy) break ;;
-        Degraded | Aborted) die "$region: the rollout is $phase: the old version serves. kubectl --namespace engine get analysisruns says why. No further region was touched" ;;
+        Degraded | Aborted) die "$region: the rollout is $phase: the old version serves. kubectl --namespace engine get analysisruns says why; then deploy another digest, or kubectl argo rollouts retry rollout engine -n engine. No further region was touched" ;;
         esac
+        # Helm compares with what it applied last, so it would change nothing.
+        [ "$phase" != Undone ] || die "$region: somebody set another image by hand. kubectl argo rollouts set image engine engine=$image -n engine, then run this again. No further region was touched"
         [ $((SECONDS - begin)) -lt "$timeout" ] || die "$region: the rollout is $phase after $timeout s. No further region was touched"
         sleep "${DEPLOY_POLL_SECONDS:-5}"
     done

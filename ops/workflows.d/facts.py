@@ -2,9 +2,9 @@
 
     facts.py [FOLDER]      every broken fact on a line; exit 1 if there is one
 
-Owns: pins, permissions, credentials, the order of a delivery, and that what workflows run exists.
-Never: reaches the network. Whether a digest is the tag's is looked up when it is written
-    (CONTRIBUTING.md), and by Dependabot afterwards.
+Owns: pins, permissions, credentials, the order of a delivery, what one job hands to another, and that
+    what workflows run, and the variables that they read, exist.
+Never: reaches the network. Whether a digest is its version's GitHub is asked by the job `workflows` of ci.
 """
 
 import pathlib
@@ -19,16 +19,20 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PIN = re.compile(r"^\s*(?:- )?uses: (?P<action>[^@\s]+)@(?P<ref>\S+)(?P<comment>\s+#.*)?$")
 # Repository and environment variables that README, "Continuous integration", asks for.
 VARIABLES = {
-    "AWS_REGION", "DEPLOY_ROLE", "DEPLOY_RUNNER", "PLAN_ROLE", "PRODUCTION_IMAGES", "PRODUCTION_IMAGES_ROLE",
-    "PRODUCTION_TFVARS", "STAGING_IMAGES", "STAGING_IMAGES_ROLE", "STATE_BUCKET", "TERRAFORM_OUTPUTS",
+    "AWS_REGION", "DEPLOY_ROLE", "PLAN_ROLE", "PRODUCTION_IMAGES", "PRODUCTION_IMAGES_ROLE", "PRODUCTION_RUNNER",
+    "PRODUCTION_TFVARS", "STAGING_IMAGES", "STAGING_IMAGES_ROLE", "STAGING_RUNNER", "STATE_BUCKET", "TERRAFORM_OUTPUTS",
 }  # fmt: skip
 # What the pipeline is for. A step that goes missing is a broken fact, not a quieter pipeline.
 REQUIRED = {
     "ci.yml": [".ci/run", "ops/coverage", "cobertura.xml", "ops/test-infra", "terraform -chdir=\"$ROOT\" validate",
-               "dependency-review-action", "cargo deny", "codeql-action/init", "gitleaks\" git", "trivy-action", "ops/test-image"],
-    "deliver.yml": ["provenance: mode=max", "sbom: true", "attest-build-provenance", "trivy-action", "imagetools create"],
-    "nightly.yml": ["ops/drill all", "ops/soak --minutes 30", "-detailed-exitcode", "advisories"],
-    "release.yml": ["ops/release --check", "ops/release --notes", "attest-build-provenance", "gh release create"],
+               "dependency-review-action", "cargo deny", "codeql-action/init", "gitleaks\" git", "trivy-action", "ops/test-image",
+               "zizmor .github"],
+    "deliver.yml": ["ops/release --passed", "provenance: mode=max", "sbom: true", "attest-build-provenance", "trivy-action",
+                    "push-by-digest=true", "--preserve-digests"],
+    "stage.yml": ["--image \"$IMAGES@$(cat engine)\""],
+    "nightly.yml": ["ops/drill all", "ops/soak --minutes 30", "-detailed-exitcode", "advisories", "category: image-nightly"],
+    "release.yml": ["ops/release --check", "ops/release --passed", "ops/release --notes", "attest-build-provenance",
+                    "gh release create"],
 }  # fmt: skip
 # Who waits for whom before it touches an environment.
 STAGES = [("staging", "images"), ("promote", "staging"), ("canary", "promote"), ("production", "canary")]
@@ -114,10 +118,11 @@ def commands(run: str) -> list[str]:
         if not (script.is_file() and script.stat().st_mode & 0o111):
             found.append(f"{path} is no program of this repository")
             continue
-        known = script.read_text()
-        beside = script.with_name(script.name + ".d")
-        if beside.is_dir():
-            known += "".join(p.read_text() for p in beside.glob("*.py"))
+        # Its own folder, and those that it names.
+        beside = {script.name, *re.findall(r"([\w-]+)\.d\b", script.read_text())}
+        sources = [script, *(path for name in beside for path in script.with_name(name + ".d").glob("*.py"))]
+        # What only a comment speaks of is not known.
+        known = "\n".join(line for source in sources for line in source.read_text().splitlines() if not re.match(r"\s*#", line))
         flags = re.findall(r"(--[a-z][a-z-]*)", rest)
         found += [f"{path} does not know {flag}" for flag in flags if not re.search(re.escape(flag) + r"(?![a-z-])", known)]
     return found
@@ -152,12 +157,53 @@ def parts(files: dict) -> list[str]:
     return found
 
 
+def handed_over(files: dict) -> list[str]:
+    """What a job downloads another has uploaded; an image gets its tags after its scan."""
+    found, uploaded, downloaded = [], set(), []
+    for name, (_, document) in files.items():
+        for job, content in document["jobs"].items():
+            cells = content.get("strategy", {}).get("matrix", {}).get("include", [{}])
+            for step in content.get("steps", []):
+                names = {re.sub(r"\$\{\{ matrix\.(\w+) \}\}", lambda m: str(cell.get(m[1])), step.get("with", {}).get("name", "")) for cell in cells}
+                if "upload-artifact@" in step.get("uses", ""):
+                    uploaded |= names
+                elif "download-artifact@" in step.get("uses", "") and "pattern" not in step["with"]:
+                    downloaded += [(f"{name}: job {job}", wanted) for wanted in names]
+    found += [f"{where} wants the artifact {wanted}, which no job uploads" for where, wanted in downloaded if wanted not in uploaded]
+    if "deliver.yml" in files:
+        steps = files["deliver.yml"][1]["jobs"]["images"]["steps"]
+        order = [next((n for n, step in enumerate(steps) if text in str(step)), None) for text in ("trivy-action", "attest-", "--tag", "upload-artifact")]
+        if None in order or order != sorted(order):
+            found.append("deliver.yml: not in this order: scan, attest, tag, hand the digest over")
+    return found
+
+
+def variables(files: dict) -> list[str]:
+    """The README says of each variable what it is, in outputs that Terraform has."""
+    chapter = (ROOT / "README.md").read_text().split("\n### Continuous integration\n")[1].split("\n## ")[0]
+    used = set(re.findall(r"\bvars\.(\w+)", "".join(text for text, _ in files.values())))
+    rows = dict(re.findall(r"^\| `(\w+)` \|(.*)\|$", chapter, re.M))
+    found = [f"README: no row for the variable {name}" for name in sorted(used - set(rows))]
+    found += [f"README: no workflow reads the variable {name}" for name in sorted(set(rows) & VARIABLES - used)]
+    outputs = (ROOT / "terraform/environments/production/outputs.tf").read_text()
+    for output in re.findall(r"output -json (\w+)", "".join(rows.values())):
+        if f'output "{output}"' not in outputs:
+            found.append(f"README: terraform/environments/production has no output {output}")
+    roles = (ROOT / "terraform/modules/ci-roles/main.tf").read_text()
+    for role in re.findall(r"jq -r \.(\w+)", "".join(rows.values())):
+        if not re.search(rf"\b{role} += \[", roles):
+            found.append(f"README: terraform/modules/ci-roles makes no role {role}")
+    return found
+
+
 def versions(files: dict) -> list[str]:
     found = []
     text = "\n".join(text for text, _ in files.values())
+    pinned = (pathlib.Path(__file__).parent / "requirements.txt").read_text()
     for tool, seen in {
         "terraform": set(re.findall(r"terraform_version: (\S+)", text)),
         "cargo-deny": set(re.findall(r"--version (\S+) cargo-deny", text)),
+        "zizmor": set(re.findall(r"zizmor==(\S+)", text + pinned)),
     }.items():
         if len(seen) != 1:
             found.append(f"{tool} is wanted in {len(seen)} versions: {sorted(seen)}")
@@ -167,11 +213,11 @@ def versions(files: dict) -> list[str]:
 def dependabot(github: pathlib.Path) -> list[str]:
     manifests = {
         "cargo": ["Cargo.toml"], "github-actions": [".github/workflows/*.yml"], "docker": ["Dockerfile"],
-        "docker-compose": ["compose.yaml"], "terraform": ["*.tf"], "pip": ["*.txt"],
+        "docker-compose": ["compose.yaml"], "terraform": ["*.tf"], "pip": ["*.txt"], "npm": ["package.json"],
     }  # fmt: skip
     found = []
     updates = yaml.safe_load((github / "dependabot.yml").read_text())["updates"]
-    for missing in sorted({"cargo", "github-actions", "docker", "terraform", "pip"} - {u["package-ecosystem"] for u in updates}):
+    for missing in sorted(set(manifests) - {u["package-ecosystem"] for u in updates}):
         found.append(f"dependabot.yml: nothing looks after {missing}")
     for update in updates:
         for pattern in update.get("directories", [update.get("directory")]):
@@ -184,8 +230,8 @@ def dependabot(github: pathlib.Path) -> list[str]:
 def broken(github: pathlib.Path, shellcheck: str | None = None) -> list[str]:
     files = workflows(github)
     return [
-        *pins(files), *jobs(files), *credentials(files), *scripts(files, shellcheck), *parts(files), *versions(files),
-        *dependabot(github),
+        *pins(files), *jobs(files), *credentials(files), *scripts(files, shellcheck), *parts(files), *handed_over(files),
+        *variables(files), *versions(files), *dependabot(github),
     ]  # fmt: skip
 
 

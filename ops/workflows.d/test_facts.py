@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 
 import facts
 
@@ -66,6 +67,14 @@ class Planted(unittest.TestCase):
     def test_a_flag_that_is_not_known(self):
         self.check("workflows/ci.yml", "ops/coverage --out", "ops/coverage --output", "does not know --output")
 
+    def test_a_flag_that_only_a_comment_knows(self):
+        with tempfile.TemporaryDirectory() as folder, unittest.mock.patch.object(facts, "ROOT", pathlib.Path(folder)):
+            script = pathlib.Path(folder) / "ops/x"
+            script.parent.mkdir()
+            script.write_text("#!/bin/sh\n# --told\ncase $1 in --taken) ;; esac\n")
+            script.chmod(0o755)
+            self.assertEqual(facts.commands("ops/x --taken; ops/x --told"), ["ops/x does not know --told"])
+
     def test_a_sloppy_script(self):
         self.check("workflows/stage.yml", '--image "$IMAGES@$(cat engine)"', "--image $IMAGES@$(cat engine)", "SC2086", SHELLCHECK)
 
@@ -74,6 +83,21 @@ class Planted(unittest.TestCase):
 
     def test_no_provenance(self):
         self.check("workflows/deliver.yml", "provenance: mode=max", "provenance: false", "without provenance")
+
+    def test_a_tag_before_the_scan(self):
+        self.check("workflows/deliver.yml", "aquasecurity/trivy-action@", "docker/other@", "not in this order")
+
+    def test_a_digest_that_nobody_hands_over(self):
+        self.check("workflows/stage.yml", "name: digest-engine", "name: digest-engin", "the artifact digest-engin, which no job uploads")
+
+    def test_an_image_by_tag(self):
+        self.check("workflows/stage.yml", "$IMAGES@$(cat engine)", "$IMAGES:latest", "without --image")
+
+    def test_a_delivery_of_what_was_not_tested(self):
+        self.check("workflows/deliver.yml", "ops/release --passed", "true", "without ops/release --passed")
+
+    def test_a_variable_that_the_readme_does_not_tell(self):
+        self.check("workflows/stage.yml", "vars.DEPLOY_ROLE", "vars.DEPLOY_ROLLE", "README: no row for the variable DEPLOY_ROLLE")
 
     def test_production_without_canary(self):
         self.check("workflows/deliver.yml", "needs: canary", "needs: promote", "production does not wait for canary")
@@ -86,6 +110,9 @@ class Planted(unittest.TestCase):
 
     def test_a_delivery_that_is_cut_off(self):
         self.check("workflows/deliver.yml", "cancel-in-progress: false", "cancel-in-progress: true", "cut off")
+
+    def test_two_versions_of_zizmor(self):
+        self.check("workflows/ci.yml", "zizmor==1.32.0", "zizmor==1.31.0", "zizmor is wanted in 2 versions")
 
     def test_two_versions_of_a_tool(self):
         self.check("workflows/nightly.yml", "0.20.2 cargo-deny", "0.19.0 cargo-deny", "2 versions")
@@ -114,7 +141,7 @@ class Release(unittest.TestCase):
         return subprocess.run(["git", "-C", self.root, *arguments], check=True, capture_output=True, text=True).stdout.strip()
 
     def release(self, *arguments):
-        environment = {"PATH": "/usr/bin:/bin", "RELEASE_ROOT": str(self.root), "HOME": str(self.root)}
+        environment = {"PATH": f"{self.root}/bin:/usr/bin:/bin", "RELEASE_ROOT": str(self.root), "HOME": str(self.root)}
         return subprocess.run([facts.ROOT / "ops/release", *arguments], env=environment, capture_output=True, text=True)
 
     def test_the_notes_are_the_chapter_of_that_version(self):
@@ -130,9 +157,25 @@ class Release(unittest.TestCase):
         self.assertIn("no chapter", self.release("--check", "v1.2.3").stderr)
 
     def test_an_image_is_called_by_version_and_commit(self):
-        self.assertEqual(self.release("--image-tag").stdout.strip(), "1.2.3-" + self.git("rev-parse", "--short=12", "HEAD"))
+        name = "1.2.3-" + self.git("rev-parse", "--short=12", "HEAD")
+        self.assertEqual(self.release("--image-tags").stdout.split(), [name])
         self.git("tag", "v1.2.3")
-        self.assertEqual(self.release("--image-tag").stdout.strip(), "1.2.3")
+        self.assertEqual(self.release("--image-tags").stdout.split(), [name, "1.2.3"])
+
+    def passed(self, answer, status=0):
+        (self.root / "bin").mkdir(exist_ok=True)
+        gh = self.root / "bin/gh"
+        gh.write_text(f'#!/bin/sh\necho "$*" >{self.root}/asked\necho {answer}\nexit {status}\n')
+        gh.chmod(0o755)
+        done = self.release("--passed", "abc")
+        self.assertIn("--workflow ci.yml --branch main --event push --commit abc", (self.root / "asked").read_text())
+        return done.returncode
+
+    def test_only_what_ci_passed_on_the_main_branch_is_delivered(self):
+        self.assertEqual(self.passed("true"), 0)
+        self.assertEqual(self.passed("false"), 1)
+        # No answer is no yes.
+        self.assertEqual(self.passed("", status=1), 1)
 
 
 if __name__ == "__main__":

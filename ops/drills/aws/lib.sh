@@ -54,10 +54,8 @@ parse() {
         esac
         shift
     done
-    local program
-    for program in aws jq curl; do
-        command -v "$program" >/dev/null || die "$program is missing: install it, then run this again"
-    done
+    [[ $timeout =~ ^[0-9]+$ ]] || wrong_use "--timeout is whole seconds, not $timeout"
+    [[ $poll =~ ^[0-9]+([.][0-9]+)?$ ]] || wrong_use "--poll is seconds, not $poll"
 }
 
 # The command line's first version ignores AWS_ENDPOINT_URL for some services; the flag holds for all.
@@ -66,6 +64,10 @@ aws() { command aws ${AWS_ENDPOINT_URL:+--endpoint-url "$AWS_ENDPOINT_URL"} "$@"
 # Terraform's outputs, once. To be called in the script itself: in $(...) `die` would end only that.
 outputs_read=''
 need_targets() {
+    local program
+    for program in aws jq curl; do
+        command -v "$program" >/dev/null || die "$program is missing: install it, then run this again"
+    done
     if [ -n "$outputs" ]; then
         outputs_read=$(cat "$outputs") || die "cannot read $outputs"
     else
@@ -87,11 +89,14 @@ out() {
     printf '%s\n' "$value"
 }
 
-# act COMMAND...: says it, and does it unless --dry-run. Said on standard error, for what
-# the command itself prints is often thrown away.
+# Every region that terraform knows, one a line.
+all_regions() { jq -r '.regions.value | keys[]' <<<"$outputs_read"; }
+
+# act COMMAND...: says it, and does it unless --dry-run; a refusal ends the script. Said on standard
+# error, for what the command itself prints is often thrown away.
 act() {
     say "+ $*" >&2
-    [ -n "$dry_run" ] || "$@"
+    [ -n "$dry_run" ] || "$@" || die "this was refused, for the reason above: $*"
 }
 
 confirm() {

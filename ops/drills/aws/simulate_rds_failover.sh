@@ -5,9 +5,10 @@
 #
 #   --kind instance     (default) another instance of the region's cluster becomes the writer
 #   --kind switchover   the writer moves to --region, planned, without loss (global database)
-#   --health-url URL    the engine's /health that must be 200 again (default: the region's)
+#   --health-url URL    the engine's /health that must be 200 again (default: the region's; after a
+#                       switchover that of every region, for the engines of all follow the writer)
 #
-# RTO: from the call until AWS names the new writer and the engine answers 200. Run
+# RTO: from the call until AWS names the new writer and the engines answer 200. Run
 # `loadtest run --journal` meanwhile and `loadtest verify` afterwards: they prove what this
 # only times. An unplanned failover of a lost region is test_lambda_failover.sh.
 #
@@ -21,7 +22,12 @@ parse "--kind --health-url" "$@"
 need_targets
 [[ $kind =~ ^(instance|switchover)$ ]] || wrong_use "--kind is instance or switchover, not $kind"
 cluster=$(out '.database.value.clusters[$region]')
-[ -n "$health_url" ] || health_url=$(out '.regions.value[$region].health_url')
+health_urls=("$health_url")
+if [ -z "$health_url" ] && [ "$kind" = instance ]; then
+    health_urls=("$(out '.regions.value[$region].health_url')")
+elif [ -z "$health_url" ]; then
+    mapfile -t health_urls < <(jq -r '.regions.value[].health_url' <<<"$outputs_read" | sort -u)
+fi
 
 writer() {
     if [ "$kind" = instance ]; then
@@ -38,8 +44,11 @@ moved() {
 }
 
 [ "$kind" = instance ] || global=$(out .database.value.global_cluster_id)
-before=$(writer) || die "there is no writer, or the cluster is busy: nothing was done"
+before=$(writer) || die "$region has no writer (another --region has it?), or its cluster is busy: nothing was done"
 say "writer now: $before"
+for url in "${health_urls[@]}"; do
+    healthy "$url" || die "$url does not answer 200 before the drill: nothing was done"
+done
 if [ "$kind" = switchover ] && [ "$before" = "$cluster" ]; then
     die "$region has the writer already: give the other --region. Nothing was done"
 fi
@@ -48,9 +57,13 @@ act_began=$EPOCHREALTIME
 if [ "$kind" = instance ]; then
     act aws rds failover-db-cluster --region "$region" --db-cluster-identifier "${cluster##*:}" --output json >/dev/null
 else
-    act aws rds switchover-global-cluster --region "$region" --global-cluster-identifier "$global" \
+    # AWS wants this call in the region that has the writer, the fourth part of its ARN.
+    from=$(cut -d : -f 4 <<<"$before")
+    act aws rds switchover-global-cluster --region "$from" --global-cluster-identifier "$global" \
         --target-db-cluster-identifier "$cluster" --output json >/dev/null
 fi
 wait_for "another writer is named" moved
-wait_for "$health_url answers 200" healthy "$health_url"
+for url in "${health_urls[@]}"; do
+    wait_for "$url answers 200" healthy "$url"
+done
 passed "RTO $(elapsed "$act_began") s, writer now: $([ -n "$dry_run" ] || writer)"

@@ -5,7 +5,8 @@
 #
 #   --max-age-hours N   the newest logical backup may be this old (default 26: daily, and some)
 #   --restore yes       also restore the cluster to its latest moment beside itself, measure how long
-#                       that takes (RTO), and delete the copy. Costs an instance for that time.
+#                       that takes (RTO), and delete the copy. Costs an instance for that time. A copy
+#                       that is still being made cannot be deleted: then it is asked again for --timeout
 #
 # Looked at: the bucket (versions, lock, encryption, a whole backup: the manifest comes last), the
 # cluster's own backups (7 days, protected from deletion, encrypted), a recovery point in the vault.
@@ -60,15 +61,24 @@ check "the cluster is encrypted" cluster_is .StorageEncrypted
 if [ "$restore" = yes ]; then
     confirm "a copy of $cluster is made, and deleted again"
     copy=engine-drill-$(date -u +%Y%m%d%H%M%S)
-    made=
-    # The copy inherits what protects the original.
-    remove() {
-        say "deleting $copy"
-        made=
+    made='' remove_timeout=$timeout
+    # AWS refuses while the copy or its instance is being made, and the copy while its instance is not
+    # yet going.
+    deleted() {
+        local said
         aws rds delete-db-instance --region "$region" --db-instance-identifier "$copy-1" --skip-final-snapshot --output json >/dev/null 2>&1 || true
-        local what="$copy MAY STILL BE THERE, and costs money: delete it by hand"
-        aws rds modify-db-cluster --region "$region" --db-cluster-identifier "$copy" --no-deletion-protection --apply-immediately --output json >/dev/null || die "$what"
-        aws rds delete-db-cluster --region "$region" --db-cluster-identifier "$copy" --skip-final-snapshot --output json >/dev/null || die "$what"
+        said=$(aws rds delete-db-cluster --region "$region" --db-cluster-identifier "$copy" --skip-final-snapshot --output json 2>&1) ||
+            [[ $said == *DBClusterNotFoundFault* ]]
+    }
+    remove() {
+        local begin=$SECONDS
+        say "deleting $copy"
+        until deleted; do
+            [ $((SECONDS - begin)) -lt "$remove_timeout" ] ||
+                die "$copy IS STILL THERE, and costs money. Run: aws rds delete-db-cluster --region $region --db-cluster-identifier $copy --skip-final-snapshot"
+            sleep "$poll"
+        done
+        made=
     }
     clean_up() {
         local status=$?
@@ -82,11 +92,18 @@ if [ "$restore" = yes ]; then
     described=$(aws rds describe-db-clusters --region "$region" --db-cluster-identifier "$cluster" --output json)
     subnets=$(jq -r '.DBClusters[0].DBSubnetGroup // ""' <<<"$described")
     class=$(aws rds describe-db-instances --region "$region" --output json |
-        jq -r --arg cluster "${cluster##*:}" '[.DBInstances[] | select(.DBClusterIdentifier == $cluster) | .DBInstanceClass][0] // "db.r8g.large"')
+        jq -er --arg cluster "${cluster##*:}" '[.DBInstances[] | select(.DBClusterIdentifier == $cluster) | .DBInstanceClass][0]') ||
+        die "$cluster has no instance: nothing was restored"
+    # Without it a copy takes no instance of the class db.serverless.
+    capacity=$(jq -c '.DBClusters[0].ServerlessV2ScalingConfiguration // empty | {MinCapacity, MaxCapacity}' <<<"$described")
     act_began=$EPOCHREALTIME
     [ -n "$dry_run" ] || made=yes
     act aws rds restore-db-cluster-to-point-in-time --region "$region" --source-db-cluster-identifier "${cluster##*:}" \
-        --db-cluster-identifier "$copy" --use-latest-restorable-time ${subnets:+--db-subnet-group-name "$subnets"} --output json >/dev/null
+        --db-cluster-identifier "$copy" --use-latest-restorable-time ${subnets:+--db-subnet-group-name "$subnets"} \
+        ${capacity:+--serverless-v2-scaling-configuration "$capacity"} --no-deletion-protection --output json >/dev/null
+    standing() { aws rds describe-db-clusters --region "$region" --db-cluster-identifier "$copy" --query 'DBClusters[0].Status' --output text | grep -qx available; }
+    # An instance is refused before.
+    wait_for "the copy's storage is restored" standing
     act aws rds create-db-instance --region "$region" --db-instance-identifier "$copy-1" --db-cluster-identifier "$copy" \
         --db-instance-class "$class" --engine aurora-postgresql --output json >/dev/null
     restored() { aws rds describe-db-instances --region "$region" --db-instance-identifier "$copy-1" --query 'DBInstances[0].DBInstanceStatus' --output text | grep -qx available; }

@@ -32,8 +32,11 @@ check() {
     fi
 }
 engines=(pods --selector=app.kubernetes.io/component=engine)
-check "mTLS is STRICT" '[.items[].spec.mtls.mode] | length > 0 and all(. == "STRICT")' peerauthentications
-check "only named callers are let in" '[.items[].spec | select((.action // "ALLOW") == "ALLOW")] | length > 0' authorizationpolicies
+check "mTLS is STRICT" '[.items[].spec | .mtls.mode, (.portLevelMtls // {})[].mode] | length > 0 and all(. == "STRICT")' peerauthentications
+# One policy without rules lets nobody in; what the others let in has a name.
+check "only named callers are let in" \
+    '[.items[].spec | select((.action // "ALLOW") == "ALLOW") | .rules // []]
+     | any(length == 0) and all(all(.from // [] | length > 0 and all(.source.principals // [] | length > 0 and all(test("^[*]?$") | not))))' authorizationpolicies
 # A route that says nothing about retries gets Istio's two.
 check "no rule repeats a POST without a key" \
     '[.items[].spec.http[] | select((.retries.attempts // 2) > 0)
@@ -44,7 +47,9 @@ check "every engine has its sidecar, and is ready" \
                                      and any(.status.conditions[]; .type == "Ready" and .status == "True"))' "${engines[@]}"
 [ "$problems" -eq 0 ] || die "$problems of the checks failed: nothing was deleted"
 
-victim=$(k get "${engines[@]}" -o json | jq -er '.items[0].metadata.name')
+pods=$(k get "${engines[@]}" -o json)
+victim=$(jq -er '.items[0].metadata.name' <<<"$pods")
+count=$(jq '.items | length' <<<"$pods")
 healthy "$health_url" || die "$health_url does not answer 200 before the drill: nothing was done"
 confirm "the pod $victim is deleted"
 act_began=$EPOCHREALTIME
@@ -54,7 +59,7 @@ if [ -n "$dry_run" ]; then
     exit
 fi
 asked=0 failed=0
-replaced() { k get "${engines[@]}" -o json | jq -e --arg gone "$victim" '[.items[]] | length > 1 and all(.metadata.name != $gone and any(.status.conditions[]; .type == "Ready" and .status == "True"))' >/dev/null; }
+replaced() { k get "${engines[@]}" -o json | jq -e --arg gone "$victim" --argjson count "$count" '[.items[]] | length >= $count and all(.metadata.name != $gone and any(.status.conditions[]; .type == "Ready" and .status == "True"))' >/dev/null; }
 began=$SECONDS
 until replaced; do
     for _ in 1 2 3 4 5 6 7 8 9 10; do

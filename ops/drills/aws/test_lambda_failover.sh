@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # Asks the failover function of a region what it would do, or lets it do it.
 #
-#   test_lambda_failover.sh [--action check|switchover|failover] [--region R] [--confirm WORDS]
+#   test_lambda_failover.sh [--action check|switchover|failover|unfence] [--region R] [--confirm WORDS]
 #
 #   --region R          the region that takes over (default: the secondary)
 #   --action check      (default) changes nothing: the facts, and every refusal
 #   --action switchover planned, without loss; run it again with the other --region to go back
 #   --action failover   unplanned, for rehearsal accounts: fences and promotes, may lose what lags
+#   --action unfence    after a failover, when the former writer's region is back as a secondary: lets
+#                       its database be reached again. Without it no way back ends well
 #   --confirm WORDS     for failover: force,accept_loss,accept_unfenced (terraform/modules/failover)
 #
 # `check` passes when the function answers and the facts fit: it is the writer's other side.
-# RTO of the other two: from the call until the global database names this region's cluster.
+# RTO of switchover and failover: from the call until the global database names this region's cluster.
 #
 # Emulated in the tests: the function's own code, run for real against moto. Not emulated: its
 # role's permissions, its time limit, Aurora's own time.
@@ -19,7 +21,7 @@ set -euo pipefail
 
 action=check confirm=''
 parse "--action --confirm" "$@"
-[[ $action =~ ^(check|switchover|failover)$ ]] || wrong_use "--action is check, switchover or failover, not $action"
+[[ $action =~ ^(check|switchover|failover|unfence)$ ]] || wrong_use "--action is check, switchover, failover or unfence, not $action"
 wanted=$region
 need_targets
 [ -n "$wanted" ] || region=$(out .secondary_region.value)
@@ -45,7 +47,11 @@ is_writer() {
         jq -e --arg arn "$cluster" '.GlobalClusters[0] | .Status == "available" and ([.GlobalClusterMembers[] | select(.IsWriter) | .DBClusterArn] == [$arn])' >/dev/null
 }
 
-[ "$action" = check ] || confirm "$action: $region becomes the writer"
+case $action in
+check) ;;
+unfence) confirm "the database of the region that $region replaced can be reached again" ;;
+*) confirm "$action: $region becomes the writer" ;;
+esac
 act_began=$EPOCHREALTIME
 if [ "$action" != check ] && [ -n "$dry_run" ]; then
     say "+ aws lambda invoke --region $region --function-name $function --payload $payload"
@@ -65,5 +71,9 @@ case $outcome in
 done | running) ;;
 *) die "the function says $outcome: $(jq -r '.reasons | join("; ")' "$answer")" ;;
 esac
+if [ "$action" = unfence ]; then
+    passed "the fence is down after $(elapsed "$act_began") s"
+    exit
+fi
 wait_for "$region is the only writer" is_writer
 passed "RTO $(elapsed "$act_began") s"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Takes one region out of DNS and measures how long until the name leads to the other.
 #
-#   test_route53_failover.sh [--region R] [--resolver IP] [--dns-port N]
+#   test_route53_failover.sh [--region R] [--name NAME] [--resolver IP] [--dns-port N]
 #
 #   --region R      the region that is declared ill (default: the primary)
+#   --name NAME     asked for (default: the domain; behind CloudFront give origin.DOMAIN)
 #   --resolver IP   asked by dig (default: the machine's own); --dns-port N (default 53)
 #
 # The region's health check is inverted: it goes on serving, and Route 53 believes it ill. It is
@@ -19,14 +20,15 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-resolver='' dns_port=53
-parse "--resolver --dns-port" "$@"
+resolver='' dns_port=53 name=''
+parse "--name --resolver --dns-port" "$@"
 need_targets
 command -v dig >/dev/null || die "dig is missing: install bind9-dnsutils, then run this again"
-domain=$(out .domain_name.value)
+domain=${name:-$(out .domain_name.value)}
 check=$(out '.health_check_ids.value[$region]')
 own_name=$(out '.regions.value[$region].name')
-out .secondary_region.value >/dev/null || die "there is one region only: nothing can take over"
+others=$(jq -r --arg region "$region" '.regions.value | to_entries[] | select(.key != $region) | .value.health_url' <<<"$outputs_read")
+[ -n "$others" ] || die "there is one region only: nothing can take over"
 
 ask() { dig +short +tries=1 +time=2 -p "$dns_port" ${resolver:+"@$resolver"} "$1" A | grep -E '^[0-9.]+$' | sort; }
 # Does the domain lead to the region, judged by the region's own name?
@@ -39,7 +41,13 @@ leads_away() {
     answer=$(ask "$domain") && [ -n "$answer" ] && ! leads_here
 }
 
+[ "$(aws route53 get-health-check --health-check-id "$check" --query HealthCheck.HealthCheckConfig.Inverted --output text)" != True ] ||
+    die "the health check $check is inverted already, by a run that was killed? Nothing was done. Run: aws route53 update-health-check --health-check-id $check --no-inverted"
 leads_here || die "$domain does not lead to $region now (or $own_name has no address): nothing was done"
+# Were all ill, Route 53 would lead clients here as before.
+while read -r url; do
+    healthy "$url" || die "$url does not answer 200, so it cannot take over: nothing was done"
+done <<<"$others"
 confirm "DNS will lead clients of $domain away from $region"
 
 inverted=

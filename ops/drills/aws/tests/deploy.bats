@@ -78,7 +78,12 @@ SH
     cp "$BATS_FILE_TMPDIR/ca.pem" "$state/ca.pem"
     outputs=$BATS_TEST_DIRNAME/outputs.json
 }
-rollout() { printf '{"metadata":{"generation":7},"status":{"observedGeneration":"7","phase":"%s"}}' "$1" >"$state/rollout.json"; }
+# rollout PHASE [OBSERVED_GENERATION [IMAGE]]
+rollout() {
+    jq -n --arg phase "$1" --arg observed "${2:-7}" --arg image "${3:-$image}" \
+        '{metadata: {generation: 7}, spec: {template: {spec: {containers: [{image: "mesh"}, {image: $image}]}}},
+          status: {observedGeneration: $observed, phase: $phase}}' >"$state/rollout.json"
+}
 deploy() {
     run "$root/ops/deploy.sh" --environment production --outputs "$outputs" --image "$image" --timeout 2 "$@"
     echo "$output"
@@ -200,8 +205,44 @@ upgrades() { grep -c ' upgrade ' "$calls" || true; }
     [ "$(upgrades)" = 1 ]
 }
 
+@test "deploy: what went back is not taken for done when it is run again" {
+    rollout Degraded
+    deploy --yes
+    [ "$status" -eq 1 ]
+    deploy --yes
+    [ "$status" -eq 1 ]
+    [[ $output == *"was given it before, its rollout is Degraded"*"the old version serves"* ]]
+    # Neither tried once more, nor passed on to the next region.
+    [ "$(upgrades)" = 1 ]
+}
+
+@test "deploy: an image that was taken back by hand is told" {
+    deploy --yes
+    rollout Healthy 7 "${image%@*}@sha256:$(printf 'b%.0s' $(seq 64))"
+    deploy --yes
+    [ "$status" -eq 1 ]
+    [[ $output == *"another image by hand"* ]]
+    [ "$(upgrades)" = 2 ]
+}
+
+@test "deploy: a run that was cut off waits for the rollout that it began" {
+    rollout Paused
+    deploy --region us-west-2 --yes
+    [ "$status" -eq 1 ]
+    [[ $output == *"Paused after 2 s"* ]]
+    # Under way is not done: the other region waits.
+    deploy --yes
+    [ "$status" -eq 1 ]
+    [ "$(upgrades)" = 1 ]
+    rollout Healthy
+    deploy --yes
+    [ "$status" -eq 0 ]
+    [ "$(grep -c ' upgrade .*us-west-2' "$calls")" = 1 ]
+    [ "$(upgrades)" = 2 ]
+}
+
 @test "deploy: a rollout of before is not taken for this one's" {
-    printf '{"metadata":{"generation":8},"status":{"observedGeneration":"7","phase":"Healthy"}}' >"$state/rollout.json"
+    rollout Healthy 6
     deploy --yes
     [ "$status" -eq 1 ]
     [[ $output == *"Progressing after 2 s"* ]]

@@ -1,7 +1,8 @@
 #!/usr/bin/env bats
 # rotate_credentials.sh against a real PostgreSQL, with an engine that runs through all of it.
 #
-#   ENGINE=target/debug/engine engine dev --servers-only --data-dir DIR -- bats rotate.bats
+#   ENGINE=target/debug/engine LOADTEST=target/debug/loadtest \
+#       target/debug/engine dev --servers-only --data-dir DIR -- bats rotate.bats
 
 rotate=$BATS_TEST_DIRNAME/../rotate_credentials.sh
 
@@ -17,23 +18,24 @@ setup() {
     place=${place%/*}
     printf 'ENGINE_LOG_LEVEL=warn\nENGINE_DATABASE_URL=postgres://engine_app:first@%s/ledger_rotate\n' "$place" >"$file"
     chmod 0640 "$file"
-    engine_pid=
+    engine_pid='' load_pid=''
 }
 
 teardown() {
+    [ -z "$load_pid" ] || kill "$load_pid" 2>/dev/null || true
     [ -z "$engine_pid" ] || kill "$engine_pid" 2>/dev/null || true
 }
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
-# start: an engine with the file's credentials; its address is $api.
+# start: an engine with the file's credentials; its addresses are $api and $admin_api.
 start() {
-    local port
-    port=$(free_port)
+    local port admin_port
+    port=$(free_port) admin_port=$(free_port)
     # shellcheck disable=SC2046 # lines without blanks
-    env -i $(cat "$file") "$ENGINE" serve --listen "127.0.0.1:$port" --admin-listen 127.0.0.1:0 >"$BATS_TEST_TMPDIR/engine.log" 2>&1 3>&- &
+    env -i $(cat "$file") "$ENGINE" serve --listen "127.0.0.1:$port" --admin-listen "127.0.0.1:$admin_port" >"$BATS_TEST_TMPDIR/engine.log" 2>&1 3>&- &
     engine_pid=$!
-    api=http://127.0.0.1:$port
+    api=http://127.0.0.1:$port admin_api=http://127.0.0.1:$admin_port
     for _ in $(seq 200); do
         ! curl -fs "$api/health" >/dev/null || return 0
         kill -0 "$engine_pid" 2>/dev/null || break
@@ -75,6 +77,49 @@ rotated() { "$rotate" --database-url "$admin" --file "$file" --yes; }
     kill -0 "$engine_pid"
     # Balances tell that each was applied once.
     [[ $(curl -fs "$api/balance/2?consistent=true") == *'"balance":3.00'* ]]
+}
+
+@test "under load no acknowledged transfer is lost, whatever the rotation breaks, without a restart" {
+    local journal=$BATS_TEST_TMPDIR/load.journal sent=0
+    start
+    curl -fsS "$api/accounts" -H 'Content-Type: application/json' \
+        -d "[$(seq -f '{"account_id":%g,"currency":"USD","min_balance":null}' -s , 1 20)]" >/dev/null
+    "$LOADTEST" run --quiet --host "$api" --accounts 1..=20 --users 8 --keys on --retries 5 --timeout 15s --run-time 120s --threads 1 \
+        --journal "$journal" --json "$BATS_TEST_TMPDIR/load.json" >"$BATS_TEST_TMPDIR/load.log" 2>&1 3>&- &
+    load_pid=$!
+    completed() { curl -fs "$admin_api/metrics" | awk '/^engine_transfers_total\{.*outcome="completed"/ { n += $2 } END { print n + 0 }'; }
+    # More transfers than before: until then nothing may go on.
+    goes_on() {
+        local begin=$SECONDS
+        sent=$(($(completed) + 50))
+        until [ "$(completed)" -ge "$sent" ]; do
+            [ $((SECONDS - begin)) -lt 30 ] || { cat "$BATS_TEST_TMPDIR/load.log" "$BATS_TEST_TMPDIR/engine.log"; return 1; }
+            sleep 0.1
+        done
+    }
+    goes_on
+    rotated
+    goes_on
+    cut
+    goes_on
+    cut
+    goes_on
+    kill -INT "$load_pid"
+    wait "$load_pid" || true
+    load_pid=
+    kill -0 "$engine_pid"
+    LOADTEST_DATABASE_URL=$admin "$LOADTEST" verify --quiet --journal "$journal" --json "$BATS_TEST_TMPDIR/verify.json"
+    jq -e '.verdict == "kept" and 200 < .acknowledged' "$BATS_TEST_TMPDIR/verify.json"
+    env -i "$ENGINE" verify --database-url "$admin"
+}
+
+@test "a URL keeps what it says besides, and the URL for reads follows" {
+    sed -i 's#/ledger_rotate$#/ledger_rotate?application_name=a\&connect_timeout=5#' "$file"
+    printf 'ENGINE_DATABASE_READ_URL=postgres://engine_app:first@replica/ledger?a=1&b=2\n' >>"$file"
+    rotated
+    grep -qE '^ENGINE_DATABASE_URL=postgres://engine_app_clone:[A-Za-z0-9]{40}@[^@]*/ledger_rotate\?application_name=a&connect_timeout=5$' "$file"
+    grep -qE '^ENGINE_DATABASE_READ_URL=postgres://engine_app_clone:[A-Za-z0-9]{40}@replica/ledger\?a=1&b=2$' "$file"
+    [ "$(sed -n 's/.*_clone:\(.*\)@.*/\1/p' "$file" | sort -u | wc -l)" = 1 ]
 }
 
 @test "a restarted engine uses the new user, and the next rotation goes back to the first" {

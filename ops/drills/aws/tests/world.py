@@ -118,7 +118,9 @@ def main(health_port):
     secrets = {}
     for role in ("master", "owner", "app", "read", "redis", "loadtest"):
         secrets[role] = f"{NAME}/redis" if role == "redis" else f"{NAME}/database/{role}"
-        client("secretsmanager").create_secret(Name=secrets[role], SecretString='{"username": "engine_app", "password": "made-up"}')
+        client("secretsmanager").create_secret(
+            Name=secrets[role], SecretString='{"username": "engine_app", "password": "made-up"}', AddReplicaRegions=[{"Region": WEST}]
+        )
     regions = {}
     for region in (EAST, WEST):
         client("eks", region).create_cluster(
