@@ -258,9 +258,10 @@ class Failover:
             answer.reasons.append(f"the writer's cluster is {facts.peer_status}; a lost region needs failover")
         if answer.reasons:
             return answer
-        # Aurora stops the writer itself and waits until both are equal: no fence is needed.
+        # Aurora stops the writer itself and waits until both are equal: no fence is needed. Asked where the writer is:
+        # that region owns the global database until the roles have changed.
         try:
-            self.clients.rds.switchover_global_cluster(
+            self.clients.peer_rds.switchover_global_cluster(
                 GlobalClusterIdentifier=self.settings.global_cluster_id,
                 TargetDbClusterIdentifier=self.settings.own_cluster_arn,
             )

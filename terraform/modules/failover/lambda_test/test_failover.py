@@ -135,9 +135,10 @@ class World:
                 describe_global_clusters=members,
                 describe_db_clusters=self.cluster(self.own_status),
                 failover_global_cluster=self.promote,
-                switchover_global_cluster=self.promote,
             ),
-            peer_rds=Api(self, "rds", describe_db_clusters=self.cluster(self.peer_status)),
+            peer_rds=Api(
+                self, "rds", describe_db_clusters=self.cluster(self.peer_status), switchover_global_cluster=self.promote
+            ),
             peer_ec2=Api(
                 self, "ec2", describe_network_acls=self.associations, replace_network_acl_association=self.replace
             ),
