@@ -3,7 +3,7 @@
     operate.py [README]      every broken promise on a line; exit 1 if there is one
 
 Owns: links and anchors of the whole README; in the chapter paths, programs and their flags, metrics, roles
-    and variables, labels and Jobs of the chart, drills and tests.
+    and variables, labels of the chart, drills and tests.
 Never: judges whether a command does what the chapter says; sections of ops/test-infra do.
 """
 
@@ -87,9 +87,6 @@ def names(text: str) -> list[str]:
     for key, value in re.findall(r"-l ([\w./-]+)=([\w-]+)", text):
         if not re.search(rf"{re.escape(key)}: \"?{value}\b", rendered):
             found.append(f"the chart has no label {key}={value}")
-    for job in re.findall(r"\bjob/([a-z-]+-)VERSION", text):
-        if f"name: {job}" not in rendered:
-            found.append(f"the chart has no Job {job}...")
     drills = "".join((ROOT / path).read_text() for path in tracked() if path.startswith("ops/drill.d/"))
     found += [f"there is no drill {name}" for name in re.findall(r"ops/drill ([a-z][a-z-]+)", text) if f'@drill("{name}"' not in drills]
     for folder, test in re.findall(r"`(\w+)::(\w+)`", text):

@@ -41,9 +41,7 @@ class Planted(unittest.TestCase):
 
     def test_a_label_that_the_chart_has_not(self):
         self.check("-l app.kubernetes.io/name=engine", "-l app.kubernetes.io/name=ledger", "no label app.kubernetes.io/name=ledger")
-
-    def test_a_job_that_the_chart_has_not(self):
-        self.check("job/engine-migrate-VERSION", "job/migrate-VERSION", "no Job migrate-")
+        self.check("component=migrate ", "component=migration ", "no label app.kubernetes.io/component=migration")
 
     def test_a_drill_that_is_not_there(self):
         self.check("ops/drill engine-rolling-restart", "ops/drill rolling-restart", "no drill rolling-restart")
