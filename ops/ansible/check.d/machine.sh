@@ -43,6 +43,8 @@ machine_prepare() {
 # machine_start: from a folder to a machine; what follows is run inside by `inside`.
 machine_start() {
     local state
+    # Started by the playbook; two servers must not have one folder.
+    inside pg_ctlcluster 15 main stop
     umount "$root/proc"
     rm "$root/usr/sbin/policy-rc.d"
     # The unified hierarchy, whatever this machine has: that is what Debian 12 starts with.
