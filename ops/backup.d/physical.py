@@ -100,6 +100,9 @@ def setup(options):
         config.chmod(0o600)
         owner.own(config)
         say(f"wrote {config}")
+    base = [program, f"--config={config}", f"--stanza={STANZA}"]
+    # Before the server is told to archive: without its stanza it would fail, and an alert would ring.
+    run([*base, "stanza-create"], owner)
     command = f"{program} --config={config} --stanza={STANZA} archive-push %p"
     for name, value in (
         ("archive_mode", "on"),
@@ -113,8 +116,6 @@ def setup(options):
             "archiving is set up, but archive_mode takes a restart of PostgreSQL. "
             "Restart it, then run this again"
         )
-    base = [program, f"--config={config}", f"--stanza={STANZA}"]
-    run([*base, "stanza-create"], owner)
     run([*base, "check"], owner)
     say("a segment of the write-ahead log reached the repository; next: ops/backup, then daily by cron or a timer")
 
