@@ -120,6 +120,14 @@ data "aws_iam_policy_document" "plan" {
     resources = ["${local.state_bucket_arn}/${var.state.key}"]
   }
 
+  # ReadOnlyAccess opens every object, and the key every state: of these only the one.
+  statement {
+    sid           = "NoOtherObject"
+    effect        = "Deny"
+    actions       = ["s3:GetObject", "s3:GetObjectVersion"]
+    not_resources = ["${local.state_bucket_arn}/${var.state.key}"]
+  }
+
   statement {
     sid       = "ListState"
     actions   = ["s3:ListBucket"]

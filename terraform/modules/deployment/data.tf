@@ -196,8 +196,8 @@ module "backup_bucket" {
   request_metrics_enabled = true
 }
 
-# What the functions ask whether the other region serves. Behind CloudFront no load balancer answers them;
-# they ask for the whole then, which answers while any region can write.
+# What the functions and the scripts of ops ask whether a region serves. Behind CloudFront no load balancer
+# answers them; they ask for the whole then, which answers while any region can write.
 locals {
   health_urls = {
     of_primary   = "https://${var.cdn_enabled ? "" : "${local.primary}."}${var.domain_name}/health"
@@ -217,7 +217,6 @@ module "failover_secondary" {
   automatic          = var.failover_automatic
   alarm_topic_arn    = module.secondary[0].topic_arn
   logs_kms_key_arn   = module.secondary[0].key_arns["logs"]
-  data_kms_key_arn   = module.secondary[0].key_arns["data"]
   events_kms_key_arn = module.secondary[0].key_arns["events"]
 
   own = {
@@ -250,7 +249,6 @@ module "failover_primary" {
   automatic          = false
   alarm_topic_arn    = module.primary.topic_arn
   logs_kms_key_arn   = module.primary.key_arns["logs"]
-  data_kms_key_arn   = module.primary.key_arns["data"]
   events_kms_key_arn = module.primary.key_arns["events"]
 
   own = {

@@ -6,7 +6,7 @@ output "regions" {
     target_group_name = module_of.edge.target_group_name
     load_balancer     = module_of.edge.dns_name
     name              = "${region}.${var.domain_name}"
-    health_url        = "https://${region}.${var.domain_name}/health"
+    health_url        = region == local.primary ? local.health_urls.of_primary : local.health_urls.of_secondary
     cache             = module_of.cache
     bucket_names      = module_of.bucket_names
     bastion_id        = module_of.network.bastion_id

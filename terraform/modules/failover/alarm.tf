@@ -23,12 +23,6 @@ data "aws_iam_policy_document" "schedule" {
     actions   = ["lambda:InvokeFunction"]
     resources = [aws_lambda_function.this.arn]
   }
-
-  # The schedule's input is encrypted with the key.
-  statement {
-    actions   = ["kms:Decrypt"]
-    resources = [var.data_kms_key_arn]
-  }
 }
 
 resource "aws_iam_role" "schedule" {
@@ -45,7 +39,6 @@ resource "aws_iam_role_policy" "schedule" {
 resource "aws_scheduler_schedule" "probe" {
   name                = "${local.function_name}-probe"
   schedule_expression = "rate(1 minute)"
-  kms_key_arn         = var.data_kms_key_arn
 
   flexible_time_window {
     mode = "OFF"

@@ -79,11 +79,6 @@ variable "logs_kms_key_arn" {
   type        = string
 }
 
-variable "data_kms_key_arn" {
-  description = "Key of the function's environment"
-  type        = string
-}
-
 variable "events_kms_key_arn" {
   description = "Key of the alarm topic"
   type        = string

@@ -62,7 +62,7 @@ run "the_drift_check_reads_its_state_and_two_secrets" {
   }
 
   assert {
-    condition = { for statement in jsondecode(output.policies_json["plan"]).Statement : statement.Sid => [statement.Action, statement.Resource] } == {
+    condition = { for statement in jsondecode(output.policies_json["plan"]).Statement : statement.Sid => [statement.Action, statement.Resource] if statement.Effect == "Allow" } == {
       ReadState       = ["s3:GetObject", "arn:aws:s3:::example-state/engine/test.tfstate"]
       ListState       = ["s3:ListBucket", "arn:aws:s3:::example-state"]
       DecryptState    = ["kms:Decrypt", "arn:aws:kms:us-east-1:123456789012:key/state"]
@@ -71,6 +71,13 @@ run "the_drift_check_reads_its_state_and_two_secrets" {
       DecryptSecrets  = ["kms:Decrypt", "arn:aws:kms:us-east-1:123456789012:key/data"]
     }
     error_message = "The drift check may do more than look, or less than a plan needs."
+  }
+
+  assert {
+    condition = [for statement in jsondecode(output.policies_json["plan"]).Statement : [toset(statement.Action), flatten([statement.NotResource])] if statement.Effect == "Deny"] == [
+      [toset(["s3:GetObject", "s3:GetObjectVersion"]), ["arn:aws:s3:::example-state/engine/test.tfstate"]]
+    ]
+    error_message = "The drift check may open another state, or other objects."
   }
 
   assert {

@@ -56,6 +56,11 @@ run "behind_cloudfront_the_regions_are_still_watched" {
     condition     = module.failover_secondary[0].watched_url == "https://api.example.com/health" && module.failover_primary[0].watched_url == "https://api.example.com/health"
     error_message = "The failover functions ask a load balancer that answers CloudFront only: every minute would count as an outage."
   }
+
+  assert {
+    condition     = toset(values(output.regions)[*].health_url) == toset(["https://api.example.com/health"])
+    error_message = "Deployments and drills ask an address that answers CloudFront only."
+  }
 }
 
 run "without_cloudfront_each_function_asks_the_other_region" {
@@ -65,6 +70,11 @@ run "without_cloudfront_each_function_asks_the_other_region" {
   assert {
     condition     = module.failover_secondary[0].watched_url == "https://us-east-1.api.example.com/health" && module.failover_primary[0].watched_url == "https://us-west-2.api.example.com/health"
     error_message = "A function watches its own region."
+  }
+
+  assert {
+    condition     = output.regions["us-west-2"].health_url == "https://us-west-2.api.example.com/health"
+    error_message = "Deployments ask another region than the one they changed."
   }
 }
 

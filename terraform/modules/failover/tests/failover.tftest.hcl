@@ -4,7 +4,6 @@ variables {
   global_cluster_arn = "arn:aws:rds::123456789012:global-cluster:engine-test"
   alarm_topic_arn    = "arn:aws:sns:us-west-2:123456789012:alarms"
   logs_kms_key_arn   = "arn:aws:kms:us-west-2:123456789012:key/logs"
-  data_kms_key_arn   = "arn:aws:kms:us-west-2:123456789012:key/data"
   events_kms_key_arn = "arn:aws:kms:us-west-2:123456789012:key/events"
 
   own = {
