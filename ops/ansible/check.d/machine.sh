@@ -45,6 +45,8 @@ machine_start() {
     local state
     # Started by the playbook; two servers must not have one folder.
     inside pg_ctlcluster 15 main stop
+    # The lists of packages are as new as the folder; from now on there is no network to fetch them.
+    touch "$root/var/lib/apt/lists"
     umount "$root/proc"
     rm "$root/usr/sbin/policy-rc.d"
     # The unified hierarchy, whatever this machine has: that is what Debian 12 starts with.
