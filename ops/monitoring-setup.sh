@@ -20,7 +20,7 @@
 #                                      Terraform, which tells Loki its bucket, loki=FILE has to
 #
 # In a cluster (Helm 3.14 or later) what Terraform told a release stays; this adds who is told, and the
-# dashboards. When Terraform has changed kube-prometheus-stack, run it again.
+# dashboards, as objects of their own that Terraform's next change of a release leaves alone.
 # Grafana, Loki and Alloy are no Debian packages: on a host take Grafana's own repository, or the profile
 # `monitoring` of ops/compose.yaml; the README says which files they read.
 # Exit codes: 0 done, 64 asked wrongly, 69 something needed is missing, 1 a step failed.
@@ -230,15 +230,9 @@ for region, it in json.load(open(sys.argv[1])).get("regions", {}).get("value", {
     values=$(mktemp -d)
     for context in "${contexts[@]}"; do
         say "cluster $context"
-        # The operator's Alertmanager mounts each secret in a folder of its name.
-        {
-            printf 'prometheus:\n  prometheusSpec:\n    externalLabels: {cluster: "%s"}\n' "$context"
-            printf 'alertmanager:\n  alertmanagerSpec:\n    secrets: [alertmanager-pagerduty-key, alertmanager-slack-url]\n  config:\n'
-            alertmanager_file | sed -E 's|/etc/prometheus/secrets/([a-z-]+)|/etc/alertmanager/secrets/alertmanager-\1/\1|; s/^/    /'
-        } >"$values/kube-prometheus-stack.yaml"
+        printf 'prometheus:\n  prometheusSpec:\n    externalLabels: {cluster: "%s"}\n' "$context" >"$values/kube-prometheus-stack.yaml"
         act kubectl --context "$context" create namespace monitoring --dry-run=client -o yaml | apply "$context"
-        receiver "$context" pagerduty-key "$pagerduty"
-        receiver "$context" slack-url "$slack"
+        receivers "$context"
         release "$context" kube-prometheus-stack https://prometheus-community.github.io/helm-charts --values "$values/kube-prometheus-stack.yaml"
         release "$context" loki https://grafana.github.io/helm-charts
         release "$context" alloy https://grafana.github.io/helm-charts
@@ -254,14 +248,26 @@ for region, it in json.load(open(sys.argv[1])).get("regions", {}).get("value", {
     [ -n "$pagerduty$slack" ] || say "receivers keep the keys they have; without any nobody is told: --pagerduty-key-file, --slack-url-file"
 }
 
-# The key of a receiver as a secret of its own. It is there in any case, or Alertmanager's pods would wait for it.
-receiver() {
-    local context=$1 name=$2 file=$3
-    if [ -z "$file" ]; then
-        [ -n "$dry" ] || ! kubectl --context "$context" --namespace monitoring get secret "alertmanager-$name" >/dev/null 2>&1 || return 0
-    fi
-    act kubectl --context "$context" --namespace monitoring create secret generic "alertmanager-$name" \
-        ${file:+--from-file="$name=$file"} --dry-run=client -o yaml | apply "$context"
+# Alertmanager's configuration and its receivers' keys: a secret that the release's values name and no release
+# owns, so that no later change of the release can silence it. A key that is not given stays.
+receivers() {
+    local context=$1 name file kept folder
+    folder=$(mktemp -d)
+    # The operator mounts every key of the secret there.
+    alertmanager_file | sed 's|/etc/prometheus/secrets/|/etc/alertmanager/config/|' >"$folder/alertmanager.yaml"
+    for name in pagerduty-key slack-url; do
+        file=$pagerduty
+        [ "$name" = pagerduty-key ] || file=$slack
+        if [ -n "$file" ]; then
+            cp "$file" "$folder/$name"
+        elif [ -z "$dry" ]; then
+            kept=$(kubectl --context "$context" --namespace monitoring get secret alertmanager-config --ignore-not-found --output "jsonpath={.data['$name']}")
+            [ -z "$kept" ] || base64 -d <<<"$kept" >"$folder/$name"
+        fi
+    done
+    act kubectl --context "$context" --namespace monitoring create secret generic alertmanager-config \
+        --from-file="$folder" --dry-run=client -o yaml | apply "$context"
+    rm -rf -- "$folder"
 }
 
 # What Grafana's sidecar looks for.

@@ -13,6 +13,8 @@ from pathlib import Path
 import yaml
 
 sys.dont_write_bytecode = True
+# Of a secret it has one key, old; it can be told to fail.
+SAID = r"""case "$*" in *"get secret"*"$HAS"*) printf b2xk; exit ;; *"get secret"*) exit "$GETS" ;; esac; printf 'kind: X\nmetadata:\n  name: x\n'"""
 HERE = Path(__file__).resolve().parents[1]
 SCRIPT = HERE.parent / "monitoring-setup.sh"
 NOTED = ("helm", "kubectl", "aws", "systemctl", "apt-get", "dpkg-query", "sudo")
@@ -26,13 +28,13 @@ class Setup(unittest.TestCase):
         programs = self.folder / "bin"
         programs.mkdir()
         for name in NOTED:
-            answer = {"dpkg-query": "echo install ok installed", "kubectl": "printf 'kind: X\\nmetadata:\\n  name: x\\n'", "sudo": '"$@"'}.get(name, ":")
+            answer = {"dpkg-query": "echo install ok installed", "kubectl": SAID, "sudo": '"$@"'}.get(name, ":")
             path = programs / name
             # What is applied is noted too.
             reads = 'case "$*" in *apply*) cat >>"$CALLS" ;; esac' if name == "kubectl" else ""
             path.write_text(f'#!/bin/sh\necho "{name} $*" >>"$CALLS"\n{reads}\n{answer}\n')
             path.chmod(0o755)
-        self.env = {"PATH": f"{programs}:{os.environ['PATH']}", "CALLS": str(self.calls), "MONITORING_ROOT": str(self.root), "TMPDIR": str(self.folder)}
+        self.env = {"PATH": f"{programs}:{os.environ['PATH']}", "CALLS": str(self.calls), "MONITORING_ROOT": str(self.root), "TMPDIR": str(self.folder), "HAS": "no key", "GETS": "0"}
 
     def run_it(self, *arguments):
         self.calls.write_text("")
@@ -106,26 +108,40 @@ class Setup(unittest.TestCase):
         done, calls = self.run_it("cluster", "--dry-run", "--terraform-output", self.clusters())
         self.assertEqual((0, ""), (done.returncode, calls), done.stderr)
 
-    def test_a_receivers_secret_is_there_and_keeps_its_key(self):
-        """Alertmanager's pods wait for a secret that is missing; a second run with the other key leaves the first."""
-        _, calls = self.run_it("cluster", "--context", "c", "--slack-url-file", self.key())
-        self.assertIn(f"create secret generic alertmanager-slack-url --from-file=slack-url={self.key()} ", calls)
-        # kubectl here says that it has the other one.
-        self.assertIn("get secret alertmanager-pagerduty-key", calls)
-        self.assertNotIn("create secret generic alertmanager-pagerduty-key", calls)
-        program = self.folder / "bin/kubectl"
-        program.write_text(program.read_text().replace("printf", 'case "$*" in *"get secret"*) exit 1 ;; esac; printf'))
-        _, calls = self.run_it("cluster", "--context", "c")
-        for name in ("pagerduty-key", "slack-url"):
-            self.assertIn(f"create secret generic alertmanager-{name} --dry-run=client", calls)
+    def keeping(self, *programs):
+        """Those programs copy the files, and what is in the folders, that they are given."""
+        kept = self.folder / "kept"
+        kept.mkdir(exist_ok=True)
+        for name in programs:
+            program = self.folder / "bin" / name
+            program.write_text(
+                program.read_text() + "for each in \"$@\"; do each=${each#--from-file=}; case $each in "
+                f'/*.yaml | /*.json) cp "$each" {kept} ;; /*) [ ! -d "$each" ] || cp "$each"/* {kept} ;; esac; done\n'
+            )
+        return kept
+
+    def test_receivers_are_in_a_secret_that_no_release_owns(self):
+        """A run with one key leaves the other; a cluster that cannot be asked loses none."""
+        kept = self.keeping("kubectl")
+        self.env["HAS"] = "['pagerduty-key']"
+        done, calls = self.run_it("cluster", "--context", "c", "--slack-url-file", self.key())
+        self.assertEqual(0, done.returncode, done.stderr)
+        self.assertEqual(("a-key", "old"), ((kept / "slack-url").read_text(), (kept / "pagerduty-key").read_text()))
+        config = (kept / "alertmanager.yaml").read_text()
+        self.assertEqual({"pagerduty-key", "slack-url"}, set(re.findall(r"/etc/alertmanager/config/([a-z-]+)", config)))
+        self.assertNotIn("/etc/prometheus/", config)
+        self.assertEqual(0, subprocess.run(["amtool", "check-config", kept / "alertmanager.yaml"], capture_output=True).returncode)
+        stack = yaml.safe_load((HERE.parents[1] / "terraform/helm-values/kube-prometheus-stack.yaml").read_text())["alertmanager"]["alertmanagerSpec"]
+        self.assertIn(f"create secret generic {stack['configSecret']} ", calls)
+        self.assertIs(True, stack["useExistingSecret"])
+        self.env["GETS"] = "1"
+        done, calls = self.run_it("cluster", "--context", "c", "--pagerduty-key-file", self.key())
+        self.assertNotEqual(0, done.returncode)
+        self.assertNotIn("create secret", calls)
 
     def test_releases_are_told_what_is_given(self):
-        """The values of kube-prometheus-stack are Alertmanager's whole configuration; dashboards lead to the runbooks."""
-        kept = self.folder / "kept"
-        kept.mkdir()
-        for name in ("helm", "kubectl"):
-            program = self.folder / "bin" / name
-            program.write_text(program.read_text() + f'for each in "$@"; do each=${{each#--from-file=}}; case $each in /*.yaml | /*.json) cp "$each" {kept} ;; esac; done\n')
+        """Dashboards lead to the runbooks; a file of values goes to the release that it names."""
+        kept = self.keeping("helm", "kubectl")
         other = self.folder / "other.yaml"
         other.touch()
         done, calls = self.run_it("cluster", "--context", "c", "--runbook-base", "https://git.example/r/", "--values", f"loki={other}")
@@ -133,14 +149,6 @@ class Setup(unittest.TestCase):
         self.assertEqual(["loki"], [line.split()[4] for line in calls.splitlines() if f"--values {other}" in line])
         values = yaml.safe_load((kept / "kube-prometheus-stack.yaml").read_text()) if (kept / "kube-prometheus-stack.yaml").exists() else {}
         self.assertEqual({"cluster": "c"}, values["prometheus"]["prometheusSpec"]["externalLabels"])
-        manager = values["alertmanager"]["alertmanagerSpec"]["secrets"]
-        text = json.dumps(values["alertmanager"]["config"])
-        for path in re.findall(r"/etc/alertmanager/secrets/([a-z-]+)/([a-z-]+)", text):
-            self.assertIn(path[0], manager)
-            self.assertEqual(path[0], f"alertmanager-{path[1]}")
-        self.assertNotIn("/etc/prometheus/", text)
-        (self.folder / "am.yml").write_text(yaml.safe_dump(values["alertmanager"]["config"]))
-        self.assertEqual(0, subprocess.run(["amtool", "check-config", self.folder / "am.yml"], capture_output=True).returncode)
         board = json.loads((kept / "engine.json").read_text())
         address = next(one["query"] for one in board["templating"]["list"] if one["name"] == "runbooks")
         self.assertEqual("https://git.example/r/ops/monitoring/runbooks", address)
