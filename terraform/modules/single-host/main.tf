@@ -69,12 +69,11 @@ resource "aws_security_group" "this" {
   tags = { Name = var.name }
 }
 
+# Open to all, for the certificate's authority comes from anywhere; whom the proxy does not let pass gets 403.
 resource "aws_vpc_security_group_ingress_rule" "https" {
-  for_each = toset(var.client_cidrs)
-
   security_group_id = aws_security_group.this.id
-  description       = "clients"
-  cidr_ipv4         = each.key
+  description       = "clients, and the certificate authority"
+  cidr_ipv4         = "0.0.0.0/0"
   ip_protocol       = "tcp"
   from_port         = 443
   to_port           = 443
@@ -133,7 +132,7 @@ locals {
     region         = data.aws_region.this.region
     repository_url = var.repository_url
     repository_ref = var.repository_ref
-    variables_json = jsonencode(var.ansible_variables)
+    variables_json = jsonencode(merge({ engine_client_cidrs = join(",", var.client_cidrs) }, var.ansible_variables))
     # AWS's name for the disk, by which the machine finds it whatever the kernel calls it.
     data_volume_id = aws_ebs_volume.data.id
   })

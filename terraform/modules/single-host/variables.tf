@@ -21,13 +21,12 @@ variable "cidr" {
 }
 
 variable "client_cidrs" {
-  description = "Who may reach port 443"
+  description = "Who may move money: the engine asks nobody who they are. Others get 403"
   type        = list(string)
-  default     = ["0.0.0.0/0"]
 
   validation {
-    condition     = alltrue([for cidr in var.client_cidrs : can(cidrnetmask(cidr))])
-    error_message = "client_cidrs are IPv4 networks."
+    condition     = length(var.client_cidrs) > 0 && alltrue([for cidr in var.client_cidrs : can(cidrnetmask(cidr))])
+    error_message = "client_cidrs are IPv4 networks, at least one: whoever is in one may move money."
   }
 }
 
