@@ -269,9 +269,9 @@ certified() {
         elif [[ $said == *"verify error:"* ]]; then
             die "$region: no authority given vouches for $name ($(sed -n 's/.*verify error:num=[0-9]*://p' <<<"$said" | sed -n 1p)): --database-ca FILE. Nothing was done in $region"
         elif [[ $said == *"BEGIN CERTIFICATE"* ]]; then
-            say "$region: the database's certificate is for $name"
+            say "$region: a known authority vouches for $name$([ "$mode" = verify-full ] || echo ", whatever its certificate is for")"
         else
-            say "$region: cannot see from here whether the database's certificate is for $name ($name:$port is not reached, or has no TLS); going on"
+            say "$region: cannot see from here whether the certificate of $name is for it ($name:$port is not reached, or has no TLS); going on"
         fi
     done
 }

@@ -188,12 +188,17 @@ load deploy
     [[ $output == *"error: 503"*"healthy after"* ]]
 }
 
-@test "deploy: changed rules and roles, which are links in the chart, are something to do" {
-    local tree=$BATS_TEST_TMPDIR/tree
+# Into `tree`, to be changed.
+copy_sources() {
+    tree=$BATS_TEST_TMPDIR/tree
     mkdir -p "$tree/ops/monitoring"
     cp -a "$root/k8s" "$root/sql" "$tree"
     cp -a "$root/ops/deploy.sh" "$root/ops/lib" "$tree/ops"
     cp -a "$root/ops/monitoring/rules" "$tree/ops/monitoring"
+}
+
+@test "deploy: changed rules and roles, which are links in the chart, are something to do" {
+    copy_sources
     root=$tree deploy --yes
     [ "$status" -eq 0 ]
     root=$tree deploy --yes
@@ -224,10 +229,17 @@ certificate() {
     [[ $output == *"not for localhost"*"database.sslMode: verify-ca"* ]]
     absent ' create ' "$calls"
     [ "$(upgrades)" = 0 ]
+    # What the message advises.
+    copy_sources
+    sed -i 's/^database:$/&\n  sslMode: verify-ca/' "$tree/k8s/values/production-us-west-2.yaml"
+    root=$tree deploy --yes --region us-west-2
+    [ "$status" -eq 0 ]
+    [[ $output == *"known authority vouches for localhost"* ]]
+    [ "$(upgrades)" = 1 ]
     certificate localhost
     deploy --yes
     [ "$status" -eq 0 ]
-    [[ $output == *"certificate is for localhost"* ]]
+    [[ $output == *"vouches for localhost"* ]]
     # Authorities of somebody else.
     cp "$BATS_FILE_TMPDIR/ca.pem" "$state/ca.pem"
     : >"$calls"
@@ -240,7 +252,7 @@ certificate() {
 @test "deploy: a database that is not reached from here is said to be unseen" {
     deploy --yes --region us-west-2
     [ "$status" -eq 0 ]
-    [[ $output == *"cannot see from here whether the database's certificate is for localhost"* ]]
+    [[ $output == *"cannot see from here whether the certificate of localhost is for it"* ]]
 }
 
 @test "setup: all of it once, and nothing the second time" {
