@@ -17,8 +17,9 @@
 # Exit 64: wrong use.
 #
 # There is one database: what migrates in the first region is met by the engines of all. They serve the schema of the
-# next release too (sql/README.md, Releases and migrations), so a release brings one migration at most, and is taken
-# back over one at most; further apart is refused. Each region pulls from its own copy of the registry, once it is there.
+# next release too (sql/README.md, Releases and migrations), so a new migration is refused while engines that are two
+# behind it run in any region of the environment, whatever --region says (a rollout that went back leaves such), and a
+# release is taken back over one migration at most. Each region pulls from its own copy of the registry, once it is there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . ops/lib/common.sh
@@ -31,14 +32,10 @@ environment='' image='' outputs='' kubeconfig='' values='' database_ca='' timeou
 regions=()
 while [ $# -gt 0 ]; do
     case $1 in
-    --environment | --image | --outputs | --kubeconfig | --values | --timeout | --database-ca)
-        [ $# -ge 2 ] || wrong_use "$1 wants a value"
+    --environment | --image | --outputs | --kubeconfig | --values | --timeout | --database-ca | --region)
+        [ -n "${2:-}" ] && [[ $2 != --* ]] || wrong_use "$1 wants a value"
         name=${1#--}
-        printf -v "${name//-/_}" %s "$2"
-        shift
-        ;;
-    --region)
-        regions+=("${2:-}")
+        if [ "$name" = region ]; then regions+=("$2"); else printf -v "${name//-/_}" %s "$2"; fi
         shift
         ;;
     --dry-run) dry_run=yes ;;
@@ -67,6 +64,7 @@ region=$(jq -er '.primary_region.value' <<<"$targets") || die "terraform has no 
 primary=$region
 mapfile -t all < <(jq -r '.secondary_region.value // empty, .primary_region.value' <<<"$targets")
 [ ${#regions[@]} -gt 0 ] || regions=("${all[@]}")
+mapfile -t everywhere < <(jq -r '.regions.value | keys[]' <<<"$targets")
 for region in "${regions[@]}"; do
     jq -e --arg region "$region" '.regions.value | has($region)' <<<"$targets" >/dev/null || die "terraform knows no region '$region'"
 done
@@ -135,17 +133,23 @@ made_kubeconfig=
     made_kubeconfig=yes
 }
 connect() {
-    cluster=$(out '.regions.value[$region].cluster.name')
+    cluster=$(out '.regions.value[$region].cluster.name') || return
     [ -z "$made_kubeconfig" ] ||
         aws eks update-kubeconfig --region "$region" --name "$cluster" --alias "$cluster" --kubeconfig "$kubeconfig" >/dev/null
 }
 
 migrations=$(find sql/migrations -name 'V*.sql' | sed 's#.*/V\([0-9]*\)__.*#\1#' | sort -n | tail -n 1)
-# What decides whether there is anything to do: kept as the description of Helm's revision.
-settings_of() { cat "$(base_of "$1")" "$scratch/$1.json" "$database_ca" <(find k8s/chart -type f -print0 | sort -z | xargs -0 cat) | sha256sum | cut -c 1-16; }
+# What decides whether there is anything to do: kept as the description of Helm's revision. Rules and roles are links.
+settings_of() { cat "$(base_of "$1")" "$scratch/$1.json" "$database_ca" <(find -L k8s/chart -type f -print0 | sort -z | xargs -0 cat) | sha256sum | cut -c 1-16; }
 description_of() { printf 'image %s, migrations to V%s, settings %s' "${image#*@}" "$migrations" "$(settings_of "$1")"; }
-# The last revision that is in force; empty on a cluster without the engine.
-deployed() { h history engine --output json 2>/dev/null | jq -r '[.[] | select(.status == "deployed")] | last | .description // ""'; }
+# Status and description of each of Helm's revisions; nothing on a cluster without the engine.
+history_of() {
+    if ! h history engine --output json >"$scratch/history" 2>"$scratch/error"; then
+        grep -q 'release: not found' "$scratch/error"
+    else
+        jq -r '.[] | "\(.status) \(.description)"' "$scratch/history" 2>"$scratch/error"
+    fi
+}
 
 # The rollout at the generation that was applied last: Healthy, Degraded, Aborted, or on its way; Undone
 # when it was given another image behind Helm's back (`kubectl argo rollouts undo`).
@@ -158,11 +162,29 @@ phase_of() {
             else .status.phase end' || echo unknown
 }
 
+# All regions: they share the database. One that is lost must not keep the others from a release without a migration.
+declare -A applied unseen
+for region in "${everywhere[@]}"; do
+    : >"$scratch/error"
+    if connect 2>"$scratch/error" && history_of >"$scratch/$region.history"; then continue; fi
+    error=$(tail -n 1 "$scratch/error")
+    [[ " ${regions[*]} " != *" $region "* ]] ||
+        die "$region: Helm cannot say what is there ($error). Is its API server reached from here, with the right to read? Nothing was done"
+    unseen[$region]=$error
+done
+sed -n 's/.*image \([^,]*\), migrations to V\([0-9]*\),.*/\1 \2/p' "$scratch"/*.history >"$scratch/known"
+# The migration that an image was deployed with.
+migration_of() { awk -v image="$1" '$1 == image { print $2 }' "$scratch/known" | sort -nr | tail -n 1; }
+# Where the database is, at least.
+newest=$(cut -d ' ' -f 2 "$scratch/known" | sort -n | tail -n 1)
+# An image brings its own migrations, not those of the sources that it is deployed from when it is taken back to.
+deployed_with=$(migration_of "${image#*@}")
+migrations=${deployed_with:-$migrations}
+
 todo=()
-declare -A applied
 for region in "${regions[@]}"; do
     connect
-    standing=$(deployed || true)
+    standing=$(sed -n 's/^deployed //p' "$scratch/$region.history" | tail -n 1)
     if [ "$standing" = "$(description_of "$region")" ]; then
         # Applied is not served: Helm calls a revision deployed whatever becomes of its rollout.
         phase=$(phase_of)
@@ -174,16 +196,37 @@ for region in "${regions[@]}"; do
         applied[$region]=yes
     fi
     todo+=("$region")
-    before=$(sed -n 's/.*migrations to V\([0-9]*\),.*/\1/p' <<<"$standing")
-    if [ -n "$before" ] && [ $((before + 1)) -lt "$migrations" ]; then
-        die "$region is at migration V$before, this release brings V$migrations: the engines that serve now know one migration ahead, not more. Deploy the releases between first, each everywhere. Nothing was done"
-    elif [ -n "$before" ] && [ $((migrations + 1)) -lt "$before" ]; then
-        die "$region is at migration V$before, this release knows V$migrations: its engines serve one migration ahead, not more. Migrations are forward only. Nothing was done"
-    fi
 done
 if [ ${#todo[@]} -eq 0 ]; then
     say "nothing to do"
     exit
+fi
+
+# Not what Helm applied last but what runs: a rollout that went back left the engines of before.
+one_ahead() {
+    local running digest serves
+    connect
+    running=$(k get replicasets --selector app.kubernetes.io/name=engine,app.kubernetes.io/component=server --output json |
+        jq -r '[.items[] | select(.spec.replicas > 0) | .spec.template.spec.containers[] | select(.name == "engine") | .image | split("@") | last] | unique[]') ||
+        die "$region: cannot see which engines run, and this release brings a migration. Nothing was done"
+    for digest in $running; do
+        [ "$digest" != "${image#*@}" ] || continue
+        serves=$(migration_of "$digest")
+        [ -n "$serves" ] || die "$region runs engines of $digest, and no revision of Helm says which migrations they know. Deploy the release before this one everywhere first. Nothing was done"
+        [ $((serves + 1)) -ge "$migrations" ] ||
+            die "$region runs engines of V$serves, this release brings V$migrations: they know one migration ahead, not more. Deploy the releases between first, each everywhere, until its rollout is Healthy. Nothing was done"
+    done
+}
+if [ "$migrations" -gt "${newest:-0}" ]; then
+    for region in "${everywhere[@]}"; do
+        [ -z "${unseen[$region]:-}" ] ||
+            die "$region: Helm cannot say what is there (${unseen[$region]}), and this release brings a migration that its engines may not know. Reach it, or deploy a release without one. Nothing was done"
+        one_ahead
+    done
+elif [ $((migrations + 1)) -lt "$newest" ]; then
+    die "the database is at migration V$newest, this release knows V$migrations: its engines serve one migration ahead, not more. Migrations are forward only. Nothing was done"
+else
+    for region in "${!unseen[@]}"; do say "$region: cannot be seen (${unseen[$region]}); this release brings no migration: going on"; done
 fi
 if [ -z "$dry_run$assume_yes" ]; then
     [ -t 0 ] || die "this changes ${todo[*]}: give --yes, or --dry-run to see what it would do"
@@ -212,6 +255,26 @@ authorities() {
         act k create configmap "$ca_map" --from-file=ca.pem="$database_ca"
     fi
 }
+# Nobody has shown yet that Aurora's certificate is for the global name, too: engines that ask for it would not start.
+certified() {
+    local mode name port said names=()
+    mode=$(grep -ohE '^[^#]*sslMode: *[a-z-]+' "$(base_of "$region")" k8s/chart/values.yaml | sed -n '1s/.*: *//p')
+    [[ $mode == verify-* ]] || return 0
+    port=$(jq -r .database.port "$scratch/$region.json")
+    for name in $(jq -r '.database | [.host, .readHost] | unique[]' "$scratch/$region.json"); do
+        [ "$mode" != verify-full ] || names=(-verify_hostname "$name")
+        said=$(timeout 15 openssl s_client -starttls postgres -connect "$name:$port" "${names[@]}" -CAfile "$database_ca" -no-CApath -no-CAstore </dev/null 2>&1) || true
+        if [[ $said == *"verify error:num=62:"* ]]; then
+            die "$region: the database's certificate is not for $name, so engines with sslMode verify-full would refuse it. Put \`database.sslMode: verify-ca\` (the authority alone) into $(base_of "$region"), then run this again. Nothing was done in $region"
+        elif [[ $said == *"verify error:"* ]]; then
+            die "$region: no authority given vouches for $name ($(sed -n 's/.*verify error:num=[0-9]*://p' <<<"$said" | sed -n 1p)): --database-ca FILE. Nothing was done in $region"
+        elif [[ $said == *"BEGIN CERTIFICATE"* ]]; then
+            say "$region: a known authority vouches for $name$([ "$mode" = verify-full ] || echo ", whatever its certificate is for")"
+        else
+            say "$region: cannot see from here whether the certificate of $name is for it ($name:$port is not reached, or has no TLS); going on"
+        fi
+    done
+}
 install() {
     [ -z "${applied[$region]:-}" ] || return 0
     act h upgrade --install engine k8s/chart --values "$(base_of "$region")" --values "$scratch/$region.json" \
@@ -235,14 +298,18 @@ await() {
         [ $((SECONDS - begin)) -lt "$timeout" ] || die "$region: the rollout is $phase after $timeout s. No further region was touched"
         sleep "${DEPLOY_POLL_SECONDS:-5}"
     done
-    local url
+    local url left code
     url=$(out '.regions.value[$region].health_url')
-    [ "$(curl -sS -o /dev/null -m 10 -w '%{http_code}' "$url")" = 200 ] || die "$region: healthy, but $url does not answer 200"
+    # One lost packet is no failed deploy. 0 would be without an end.
+    left=$((timeout - (SECONDS - begin)))
+    code=$(curl -fsS -o /dev/null -m 10 -w '%{http_code}' --retry 9999 --retry-all-errors --retry-delay 1 --retry-max-time $((left > 0 ? left : 1)) "$url") || true
+    [ "$code" = 200 ] || die "$region: healthy, but $url does not answer 200. No further region was touched"
     say "$region: healthy after $((SECONDS - begin)) s"
 }
 for region in "${todo[@]}"; do
     connect
     await_image
+    [ -n "${applied[$region]:-}" ] || certified
     authorities
     install
     await

@@ -1,94 +1,8 @@
 #!/usr/bin/env bats
-# ops/deploy.sh and ops/setup.sh with stand-ins for helm, kubectl, aws and terraform that write down
-# how they were called. The values that deploy.sh makes are rendered with the real chart elsewhere
-# (ops/test-infra.d/drills).
+# ops/deploy.sh and ops/setup.sh with stand-ins. The values that deploy.sh makes are rendered with the
+# real chart elsewhere (ops/test-infra.d/drills).
 
-root=$BATS_TEST_DIRNAME/../../../..
-image=123456789012.dkr.ecr.us-east-1.amazonaws.com/engine-production@sha256:$(printf 'a%.0s' $(seq 64))
-
-# Fails when grep finds it; `! grep` alone fails no test.
-absent() { ! grep -q "$@"; }
-
-setup_file() {
-    # What Amazon's bundle is: several authorities, one after the other.
-    for name in one two; do
-        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$name" -days 2 \
-            -keyout "$BATS_FILE_TMPDIR/key.pem" 2>/dev/null >>"$BATS_FILE_TMPDIR/ca.pem"
-    done
-}
-setup() {
-    state=$BATS_TEST_TMPDIR/state
-    calls=$state/calls
-    mkdir -p "$state" "$BATS_TEST_TMPDIR/bin"
-    : >"$calls"
-    export STATE=$state DEPLOY_POLL_SECONDS=0.1
-    # helm keeps the description of the last revision of each cluster; kubectl a phase and its ConfigMaps.
-    cat >"$BATS_TEST_TMPDIR/bin/helm" <<'SH'
-#!/bin/bash
-echo "helm $*" >>"$STATE/calls"
-context=$2
-case " $* " in
-*" history "*) [ -f "$STATE/$context" ] || exit 1; jq -n --arg d "$(cat "$STATE/$context")" '[{status: "deployed", description: $d}]' ;;
-*" upgrade "*) while [ "$1" != --description ]; do shift; done; printf %s "$2" >"$STATE/$context" ;;
-esac
-SH
-    cat >"$BATS_TEST_TMPDIR/bin/kubectl" <<'SH'
-#!/bin/bash
-echo "kubectl $*" >>"$STATE/calls"
-case " $* " in
-*" get rollout "*) cat "$STATE/rollout.json" ;;
-*" get configmap "*) [ -f "$STATE/$2.$7" ] ;;
-*" create configmap "*) touch "$STATE/$2.$7" ;;
-esac
-SH
-    cat >"$BATS_TEST_TMPDIR/bin/aws" <<'SH'
-#!/bin/bash
-echo "aws $*" >>"$STATE/calls"
-case "$*" in
-*get-caller-identity*) echo 123456789012 ;;
-*head-bucket* | *get-role*) [ -f "$STATE/is-there" ] ;;
-*describe-images*)
-    error=$(head -n 1 "$STATE/image-errors" 2>/dev/null) || exit 0
-    sed -i 1d "$STATE/image-errors"
-    [ -z "$error" ] || { echo "$error" >&2; exit 254; }
-    ;;
-esac
-SH
-    cat >"$BATS_TEST_TMPDIR/bin/curl" <<'SH'
-#!/bin/bash
-case "$*" in
-*truststore*) while [ "$1" != -o ]; do shift; done; cp "$STATE/ca.pem" "$2" ;;
-*) cat "$STATE/health" ;;
-esac
-SH
-    cat >"$BATS_TEST_TMPDIR/bin/terraform" <<'SH'
-#!/bin/bash
-echo "terraform $*" >>"$STATE/calls"
-case " $* " in
-*" version "*) echo '{"terraform_version":"1.11.4"}' ;;
-*" output "*) echo '{"image_repositories":{"value":{"engine":"repository"}}}' ;;
-*" plan "*) [ -f "$STATE/applied" ] || exit 2 ;;
-*" apply "*) touch "$STATE/applied" "$STATE/is-there" ;;
-esac
-SH
-    chmod +x "$BATS_TEST_TMPDIR"/bin/*
-    PATH=$BATS_TEST_TMPDIR/bin:$PATH
-    rollout Healthy
-    echo -n 200 >"$state/health"
-    cp "$BATS_FILE_TMPDIR/ca.pem" "$state/ca.pem"
-    outputs=$BATS_TEST_DIRNAME/outputs.json
-}
-# rollout PHASE [OBSERVED_GENERATION [IMAGE]]
-rollout() {
-    jq -n --arg phase "$1" --arg observed "${2:-7}" --arg image "${3:-$image}" \
-        '{metadata: {generation: 7}, spec: {template: {spec: {containers: [{image: "mesh"}, {image: $image}]}}},
-          status: {observedGeneration: $observed, phase: $phase}}' >"$state/rollout.json"
-}
-deploy() {
-    run "$root/ops/deploy.sh" --environment production --outputs "$outputs" --image "$image" --timeout 2 "$@"
-    echo "$output"
-}
-upgrades() { grep -c ' upgrade ' "$calls" || true; }
+load deploy
 
 @test "deploy: a tag is no image, and a typo is no environment" {
     run "$root/ops/deploy.sh" --environment production --outputs "$outputs" --image engine:1.2.3 --yes
@@ -99,6 +13,16 @@ upgrades() { grep -c ' upgrade ' "$calls" || true; }
     deploy --region eu-central-1 --yes
     [ "$status" -eq 1 ]
     [ "$(upgrades)" = 0 ]
+}
+
+@test "deploy: an option without its value is told, a region's too" {
+    for wrong in "--yes --region" "--region --yes" "--yes --timeout"; do
+        # shellcheck disable=SC2086 # words
+        deploy $wrong
+        [ "$status" -eq 64 ]
+        [[ $output == *"wants a value"* ]]
+    done
+    [ ! -s "$calls" ]
 }
 
 @test "deploy: one region after the other, and a second run does nothing" {
@@ -182,7 +106,7 @@ upgrades() { grep -c ' upgrade ' "$calls" || true; }
 }
 
 @test "deploy: the first deploy of a region has its cache, database and readers" {
-    run "$root/ops/deploy.sh" --environment production --outputs "$outputs" --image "$image" --values "$BATS_TEST_TMPDIR/values"
+    run "$root/ops/deploy.sh" --environment production --outputs "$BATS_TEST_DIRNAME/outputs.json" --image "$image" --values "$BATS_TEST_TMPDIR/values"
     [ "$status" -eq 0 ]
     for region in us-east-1 us-west-2; do
         jq -e --arg region "$region" '.image.repository == "123456789012.dkr.ecr.\($region).amazonaws.com/engine-production" and .redis.host == "master.engine-production-\($region).cache.amazonaws.com" and (.redis.cidrs | length) == 3
@@ -255,37 +179,80 @@ upgrades() { grep -c ' upgrade ' "$calls" || true; }
     [[ $output == *"does not answer 200"* ]]
 }
 
-newest_migration() { find "$root/sql/migrations" -name 'V*.sql' | sed 's#.*/V\([0-9]*\)__.*#\1#' | sort -n | tail -n 1; }
-
-@test "deploy: one migration goes from region to region like anything else" {
-    local before=$(($(newest_migration) - 1))
-    for region in us-east-1 us-west-2; do echo -n "image sha256:b, migrations to V$before, settings x" >"$state/engine-production-$region"; done
-    deploy --yes
+@test "deploy: one lost answer of the edge is no failed deploy" {
+    rm "$state/health"
+    double health
+    world ".regions.value[].health_url = \"http://127.0.0.1:$port/health\""
+    deploy --timeout 60 --yes --region us-west-2
     [ "$status" -eq 0 ]
-    [ "$(upgrades)" = 2 ]
-    # The second region is touched only after the first is healthy.
-    [ "$(grep -n 'get rollout' "$calls" | head -n 1 | cut -d : -f 1)" -lt "$(grep -n ' upgrade ' "$calls" | tail -n 1 | cut -d : -f 1)" ]
+    [[ $output == *"error: 503"*"healthy after"* ]]
 }
 
-@test "deploy: two migrations at once are refused" {
-    local before=$(($(newest_migration) - 2))
-    echo -n "image sha256:b, migrations to V$before, settings x" >"$state/engine-production-us-west-2"
+# Into `tree`, to be changed.
+copy_sources() {
+    tree=$BATS_TEST_TMPDIR/tree
+    mkdir -p "$tree/ops/monitoring"
+    cp -a "$root/k8s" "$root/sql" "$tree"
+    cp -a "$root/ops/deploy.sh" "$root/ops/lib" "$tree/ops"
+    cp -a "$root/ops/monitoring/rules" "$tree/ops/monitoring"
+}
+
+@test "deploy: changed rules and roles, which are links in the chart, are something to do" {
+    copy_sources
+    root=$tree deploy --yes
+    [ "$status" -eq 0 ]
+    root=$tree deploy --yes
+    [[ $output == *"nothing to do"* ]]
+    for changed in "$(find "$tree/ops/monitoring/rules" -name '*.y*ml' | head -n 1)" "$tree/sql/roles.sql"; do
+        : >"$calls"
+        echo "# changed" >>"$changed"
+        root=$tree deploy --yes
+        [ "$(upgrades)" = 2 ]
+    done
+}
+
+# certificate NAME: of the first authority, for this host.
+certificate() {
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=database" -keyout "$state/server.key" -out "$state/server.csr" 2>/dev/null
+    openssl x509 -req -in "$state/server.csr" -CA "$state/issuer.pem" -CAkey "$state/issuer.key" -CAcreateserial -days 2 \
+        -extfile <(echo "subjectAltName=DNS:$1") -out "$state/server.pem" 2>/dev/null
+    double postgres "$state/server.pem" "$state/server.key"
+    world ".database.value.port = $port"
+}
+
+@test "deploy: a database whose certificate is for another name is told before anything is installed" {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=issuer -days 2 -keyout "$state/issuer.key" -out "$state/issuer.pem" 2>/dev/null
+    certificate elsewhere.invalid
+    cat "$state/issuer.pem" >>"$state/ca.pem"
     deploy --yes
     [ "$status" -eq 1 ]
-    [[ $output == *"releases between first"* ]]
+    [[ $output == *"not for localhost"*"database.sslMode: verify-ca"* ]]
+    absent ' create ' "$calls"
+    [ "$(upgrades)" = 0 ]
+    # What the message advises.
+    copy_sources
+    sed -i 's/^database:$/&\n  sslMode: verify-ca/' "$tree/k8s/values/production-us-west-2.yaml"
+    root=$tree deploy --yes --region us-west-2
+    [ "$status" -eq 0 ]
+    [[ $output == *"known authority vouches for localhost"* ]]
+    [ "$(upgrades)" = 1 ]
+    certificate localhost
+    deploy --yes
+    [ "$status" -eq 0 ]
+    [[ $output == *"vouches for localhost"* ]]
+    # Authorities of somebody else.
+    cp "$BATS_FILE_TMPDIR/ca.pem" "$state/ca.pem"
+    : >"$calls"
+    deploy --yes
+    [ "$status" -eq 1 ]
+    [[ $output == *"no authority given vouches for localhost"*"--database-ca"* ]]
     [ "$(upgrades)" = 0 ]
 }
 
-@test "deploy: a release is taken back over one migration, not over two" {
-    local newer=$(($(newest_migration) + 2))
-    echo -n "image sha256:b, migrations to V$newer, settings x" >"$state/engine-production-us-west-2"
-    deploy --yes
-    [ "$status" -eq 1 ]
-    [[ $output == *"forward only"* ]]
-    [ "$(upgrades)" = 0 ]
-    echo -n "image sha256:b, migrations to V$((newer - 1)), settings x" >"$state/engine-production-us-west-2"
-    deploy --yes
+@test "deploy: a database that is not reached from here is said to be unseen" {
+    deploy --yes --region us-west-2
     [ "$status" -eq 0 ]
+    [[ $output == *"cannot see from here whether the certificate of localhost is for it"* ]]
 }
 
 @test "setup: all of it once, and nothing the second time" {
