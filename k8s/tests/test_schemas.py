@@ -156,6 +156,24 @@ class Values(unittest.TestCase):
             other = named(render.render("production-us-east-1", overrides=overrides), "Rollout", "engine")["spec"]["template"]
             self.assertNotEqual(before, other)
 
+    def test_of_a_stop_leave_the_last_request_its_deadline(self):
+        """As the engine's own check: at the limit, and one past it."""
+        for overrides in (
+            {"shutdownDelaySeconds": 20}, {"shutdownDelaySeconds": 5, "shutdownGraceSeconds": 15},
+            {"settings": {"ENGINE_REQUEST_DEADLINE": "25s"}}, {"settings": {"ENGINE_REQUEST_DEADLINE": "25000ms"}},
+            {"settings": {"ENGINE_REQUEST_DEADLINE": "1m"}, "shutdownGraceSeconds": 65},
+        ):  # fmt: skip
+            with self.subTest(overrides=overrides):
+                render.render("production-us-east-1", overrides=overrides)
+        for overrides in (
+            {"shutdownDelaySeconds": 25}, {"shutdownDelaySeconds": 21}, {"shutdownGraceSeconds": 14}, {"shutdownDelaySeconds": 40},
+            {"settings": {"ENGINE_REQUEST_DEADLINE": "26s"}}, {"settings": {"ENGINE_REQUEST_DEADLINE": "25001ms"}},
+            {"settings": {"ENGINE_REQUEST_DEADLINE": "1m"}, "shutdownGraceSeconds": 64},
+        ):  # fmt: skip
+            with self.subTest(overrides=overrides):
+                self.check(overrides, "shutdownDelaySeconds")
+        self.check({"settings": {"ENGINE_REQUEST_DEADLINE": "1min 2s"}}, "ENGINE_REQUEST_DEADLINE")
+
     def test_of_runbooks_are_links_to_files_that_exist(self):
         objects = render.render("staging", overrides={"monitoring": {"runbookBase": "https://git.example/engine/blob/main/"}})
         rules = [rule for group in named(objects, "PrometheusRule", "engine")["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
