@@ -8,7 +8,7 @@ import re
 
 from objects import (
     COMPONENT, as_deployment, containers_of, label, labels_of_pods, name_of, named, of_kind, ports_of, quantity, seconds,
-    selected_by_service, selects, template_of, workloads,
+    selected_by_service, selects, template_of, without_hash, workloads,
 )  # fmt: skip
 
 # What a sidecar asks for unless told otherwise (Istio's defaults).
@@ -168,6 +168,29 @@ def references_exist(objects):
                 ref = variable.get("valueFrom", {}).get("secretKeyRef")
                 if ref and ref["key"] not in secrets.get(ref["name"], set()):
                     yield f"{label(it)}: the secret {ref['name']} has no {ref['key']}"
+
+
+def settings_stay_with_their_version(objects):
+    """What the engine's pods read has a name of its content and is kept: a former version's pods still read theirs."""
+    spec = template_of(engine(objects))["spec"]
+    read = {source[key]["name"] for one in containers_of(engine(objects)) for source in one.get("envFrom", []) for key in source}
+    read |= {volume["configMap"]["name"] for volume in spec.get("volumes", []) if "configMap" in volume} - MADE_BEFORE
+    by_label = {}
+    for it in of_kind(objects, "ConfigMap", "Secret", "ExternalSecret"):
+        name = it["spec"]["target"]["name"] if it["kind"] == "ExternalSecret" else name_of(it)
+        if name not in read:
+            continue
+        if name != name_of(it):
+            yield f"{label(it)} makes {name}: a later one of the same name would overwrite it"
+        if without_hash(name) == name:
+            yield f"{label(it)} is overwritten for the pods of the former version too"
+        if it["metadata"].get("annotations", {}).get("helm.sh/resource-policy") != "keep":
+            yield f"{label(it)} is taken from the pods of the former version"
+        by_label[name] = it["metadata"]["labels"].get("engine-settings")
+    pods = labels_of_pods(engine(objects)).get("engine-settings")
+    for name in read:
+        if not pods or by_label.get(name) != pods or not name.endswith(f"-{pods}"):
+            yield f"{name} has the label {by_label.get(name)}, its pods {pods}: who clears up would take it for an old one"
 
 
 def replicas_and_budget(objects):

@@ -190,7 +190,7 @@ def network_flows(objects, database: str = "", redis: str = ""):
     mesh = bool(of_kind(objects, "PeerAuthentication"))
     uploads = any(one["name"] == "upload" for it in workloads(objects) for one in containers_of(it))
 
-    secret = next(it for it in of_kind(objects, "Secret", "ExternalSecret") if name_of(it) == "engine-app")
+    secret = named(objects, "Secret", "engine-app") or named(objects, "ExternalSecret", "engine-app")
     keys = secret.get("stringData") or secret["spec"]["target"]["template"]["data"]
     cached = "ENGINE_REDIS_URL" in keys
 

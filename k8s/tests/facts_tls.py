@@ -2,7 +2,7 @@
 
 import urllib.parse
 
-from objects import containers_of, label, name_of, of_kind, template_of, workloads
+from objects import containers_of, label, named, of_kind, template_of, workloads
 
 
 def environment_of(container: dict, objects: list[dict]) -> dict[str, str]:
@@ -56,7 +56,7 @@ def database_is_checked(objects):
 
 
 def redis_is_checked(objects):
-    urls = [it["spec"]["target"]["template"]["data"].get("ENGINE_REDIS_URL", "") for it in of_kind(objects, "ExternalSecret") if name_of(it) == "engine-app"]
-    for url in urls or [""]:
-        if not url.startswith("rediss://:{{"):
-            yield f"Redis is not asked with TLS and a password: {url or 'it is not named'}"
+    secret = named(objects, "ExternalSecret", "engine-app")
+    url = secret["spec"]["target"]["template"]["data"].get("ENGINE_REDIS_URL", "") if secret else ""
+    if not url.startswith("rediss://:{{"):
+        yield f"Redis is not asked with TLS and a password: {url or 'it is not named'}"

@@ -3,6 +3,7 @@
 import copy
 import functools
 import pathlib
+import re
 
 import yaml
 
@@ -33,8 +34,14 @@ def name_of(it: dict) -> str:
     return it["metadata"]["name"]
 
 
+def without_hash(name: str) -> str:
+    """A name without the hash of what it is of: of a Job's pod, of the engine's settings."""
+    return re.sub("-[0-9a-f]{8}$", "", name)
+
+
 def named(objects: list[dict], kind: str, name: str) -> dict | None:
-    return next((it for it in of_kind(objects, kind) if name_of(it) == name), None)
+    """The object of that name, with or without a hash behind it."""
+    return next((it for it in of_kind(objects, kind) if name in (name_of(it), without_hash(name_of(it)))), None)
 
 
 def label(it: dict) -> str:

@@ -13,7 +13,7 @@ import facts
 import facts_delivery
 import facts_metrics
 import facts_tls
-from objects import COMPONENT, RENDERED, ROOT, containers_of, load, name_of, named, template_of, workloads
+from objects import COMPONENT, RENDERED, ROOT, containers_of, load, name_of, named, template_of, without_hash, workloads
 
 # Addresses in the database subnets of k8s/values: the writer in the other region, the cache in this one.
 ADDRESSES = {
@@ -27,7 +27,7 @@ ALL = ["local", *MESHED]
 EVERYWHERE = [
     facts.names_are_unique, facts.selectors_match, facts.ports_match, facts.probes_ask_the_admin_port, facts.grace_covers_the_drain,
     facts.references_exist, facts.replicas_and_budget, facts.quota_holds_everything, facts.jobs_agree_with_the_engines,
-    facts.hooks_have_what_they_need, facts.pods_are_restricted,
+    facts.hooks_have_what_they_need, facts.pods_are_restricted, facts.settings_stay_with_their_version,
 ]  # fmt: skip
 IN_THE_MESH = [
     facts.secrets_are_fetched, facts_delivery.routes_lead_somewhere, facts_delivery.retries_are_safe,
@@ -106,8 +106,8 @@ class Renderings(unittest.TestCase):
         return yaml.safe_load(path.read_text()) if path.exists() else None
 
     def test_of_both_regions_have_the_same_objects(self):
-        # The migration's name is of its pod, whose image is the region's.
-        name = lambda it: re.sub("^(engine-migrate)-[0-9a-f]{8}$", r"\1", name_of(it))
+        # Names are of contents, which the region is in: the image, the addresses.
+        name = lambda it: without_hash(name_of(it))
         east, west = ({(it["kind"], name(it)) for it in load(f"production-{region}")} for region in ("us-east-1", "us-west-2"))
         self.assertEqual(east, west)
 
@@ -128,6 +128,12 @@ def edit(path: str, value):
             it[last] = value
 
     return apply
+
+
+def fixed_names(objects):
+    """As if the settings' name were not of what they say."""
+    named(objects, "ConfigMap", "engine-settings")["metadata"]["name"] = "engine-settings"
+    containers_of(facts.engine(objects))[0]["envFrom"][0]["configMapRef"]["name"] = "engine-settings"
 
 
 POD = "spec.template.spec"
@@ -160,6 +166,13 @@ PLANTED = [
     ("staging", edit("ExternalSecret/engine-app:spec.data.1.secretKey", "pasword"), facts.references_exist, "pasword"),
     ("staging", edit(f"{ENGINE}:{POD}.serviceAccountName", "engin"), facts.references_exist, "runs as engin"),
     ("staging", edit("CronJob/engine-backup:spec.jobTemplate.spec.template.spec.volumes.1.persistentVolumeClaim.claimName", "x"), facts.references_exist, "no claim x"),
+    ("staging", edit("ConfigMap/engine-settings:metadata.annotations", {}), facts.settings_stay_with_their_version, "is taken from the pods of the former version"),
+    ("staging", edit("ExternalSecret/engine-app:metadata.annotations", {}), facts.settings_stay_with_their_version, "is taken from the pods of the former version"),
+    ("local", edit("Secret/engine-app:metadata.annotations", {}), facts.settings_stay_with_their_version, "is taken from the pods of the former version"),
+    ("staging", edit("ExternalSecret/engine-app:metadata.name", "engine-app"), facts.settings_stay_with_their_version, "a later one of the same name"),
+    ("staging", fixed_names, facts.settings_stay_with_their_version, "ConfigMap engine-settings is overwritten"),
+    ("staging", edit("ConfigMap/engine-settings:metadata.labels.engine-settings", None), facts.settings_stay_with_their_version, "take it for an old one"),
+    ("staging", edit(f"{ENGINE}:spec.template.metadata.labels.engine-settings", "0a1b2c3d"), facts.settings_stay_with_their_version, "take it for an old one"),
     ("staging", edit("HorizontalPodAutoscaler/engine:spec.scaleTargetRef.kind", "Deployment"), facts.replicas_and_budget, "which is not Rollout"),
     ("staging", edit("HorizontalPodAutoscaler/engine:spec.metrics.0.containerResource.container", "app"), facts.replicas_and_budget, "requests no cpu"),
     ("staging", edit(f"{ENGINE}:spec.replicas", 3), facts.replicas_and_budget, "undo the autoscaler"),

@@ -147,14 +147,50 @@ class Values(unittest.TestCase):
         pods = named(objects, "Rollout", "engine")["spec"]["template"]
         self.assertTrue(pods["spec"]["containers"][0]["image"].endswith(f"/engine-production@{digest}"))
         self.assertEqual("3", named(objects, "ConfigMap", "engine-settings")["data"]["ENGINE_COMMITTERS"])
-        # A changed setting is a new version of the pods.
-        before = named(load("production-us-east-1"), "Rollout", "engine")["spec"]["template"]
-        self.assertNotEqual(before["metadata"]["annotations"]["checksum/settings"], pods["metadata"]["annotations"]["checksum/settings"])
 
-        # So are other addresses, which stand in the Secret, and other authorities.
-        for overrides in ({"redis": {"host": "cache.internal"}}, {"database": {"caConfigMap": {"name": "engine-database-ca-0a1b2c3d"}}}):
-            other = named(render.render("production-us-east-1", overrides=overrides), "Rollout", "engine")["spec"]["template"]
-            self.assertNotEqual(before, other)
+    def test_that_change_are_another_version_and_leave_the_former_ones_alone(self):
+        def read(objects):
+            """What the pods read: the references, and the content behind them."""
+            container = named(objects, "Rollout", "engine")["spec"]["template"]["spec"]["containers"][0]
+            names = [source[key]["name"] for source in container["envFrom"] for key in source]
+            settings, secret = named(objects, "ConfigMap", names[0]), named(objects, "ExternalSecret", names[1])
+            return names, (settings["data"], secret["spec"]["target"]["template"], secret["spec"]["data"])
+
+        names, content = read(render.render("production-us-east-1"))
+        for overrides in (
+            {"settings": {"ENGINE_COMMITTERS": "3"}}, {"shutdownDelaySeconds": 7}, {"idempotencyRetention": "31d"},
+            {"database": {"host": "db.internal"}}, {"database": {"readHost": ""}}, {"database": {"sslMode": "verify-ca"}},
+            {"redis": {"host": "cache.internal"}}, {"externalSecrets": {"app": "other/app"}}, {"externalSecrets": {"redis": "other/redis"}},
+        ):  # fmt: skip
+            others, other = read(render.render("production-us-east-1", overrides=overrides))
+            with self.subTest(overrides=overrides):
+                self.assertNotEqual(content, other)
+                self.assertFalse(set(names) & set(others))
+        # A version that says the same reads the same: nothing is left behind by each release.
+        self.assertEqual((names, content), read(render.render("production-us-east-1", overrides={"image": {"tag": "0.2.0"}})))
+
+        # Other authorities are another ConfigMap, and so another version too.
+        pods = lambda objects: named(objects, "Rollout", "engine")["spec"]["template"]
+        authorities = {"database": {"caConfigMap": {"name": "engine-database-ca-0a1b2c3d"}}}
+        self.assertNotEqual(pods(load("production-us-east-1")), pods(render.render("production-us-east-1", overrides=authorities)))
+
+    def test_of_a_stop_leave_the_last_request_its_deadline(self):
+        """As the engine's own check: at the limit, and one past it."""
+        for overrides in (
+            {"shutdownDelaySeconds": 20}, {"shutdownDelaySeconds": 5, "shutdownGraceSeconds": 15},
+            {"settings": {"ENGINE_REQUEST_DEADLINE": "25s"}}, {"settings": {"ENGINE_REQUEST_DEADLINE": "25000ms"}},
+            {"settings": {"ENGINE_REQUEST_DEADLINE": "1m"}, "shutdownGraceSeconds": 65},
+        ):  # fmt: skip
+            with self.subTest(overrides=overrides):
+                render.render("production-us-east-1", overrides=overrides)
+        for overrides in (
+            {"shutdownDelaySeconds": 25}, {"shutdownDelaySeconds": 21}, {"shutdownGraceSeconds": 14}, {"shutdownDelaySeconds": 40},
+            {"settings": {"ENGINE_REQUEST_DEADLINE": "26s"}}, {"settings": {"ENGINE_REQUEST_DEADLINE": "25001ms"}},
+            {"settings": {"ENGINE_REQUEST_DEADLINE": "1m"}, "shutdownGraceSeconds": 64},
+        ):  # fmt: skip
+            with self.subTest(overrides=overrides):
+                self.check(overrides, "shutdownDelaySeconds")
+        self.check({"settings": {"ENGINE_REQUEST_DEADLINE": "1min 2s"}}, "ENGINE_REQUEST_DEADLINE")
 
     def test_of_runbooks_are_links_to_files_that_exist(self):
         objects = render.render("staging", overrides={"monitoring": {"runbookBase": "https://git.example/engine/blob/main/"}})

@@ -12,7 +12,7 @@ import urllib.parse
 
 from facts_tls import environment_of
 from live import BACKUP, ENGINE, SUPERUSER, Ledger, clean, run, sql
-from objects import containers_of, load, workloads
+from objects import containers_of, load, without_hash, workloads
 
 ROLES = {"engine-app": "engine_app", "engine-owner": "engine_owner", "engine-read": "engine_read"}
 FOLDER = "/etc/engine/database-ca/"
@@ -70,11 +70,11 @@ class Verified(Ledger):
                 secret = secret or next((env["valueFrom"]["secretKeyRef"]["name"] for env in one.get("env", []) if "valueFrom" in env), None)
                 if not secret:
                     continue
-                own = {name: self.here(value, ROLES[secret], host) for name, value in environment_of(one, objects).items()}
+                own = {name: self.here(value, ROLES[without_hash(secret)], host) for name, value in environment_of(one, objects).items()}
                 # No Redis with TLS here; reads without it are PostgreSQL's.
                 own.pop("ENGINE_REDIS_URL", None)
                 if "PGHOST" in own:
-                    own |= {"PGHOST": host, "PGPORT": str(urllib.parse.urlsplit(SUPERUSER).port), "PGUSER": ROLES[secret], "PGDATABASE": self.database}
+                    own |= {"PGHOST": host, "PGPORT": str(urllib.parse.urlsplit(SUPERUSER).port), "PGUSER": ROLES[without_hash(secret)], "PGDATABASE": self.database}
                     own.pop("PGPASSWORD")
                 yield one["name"], one.get("args", []), own
 

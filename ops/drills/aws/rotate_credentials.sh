@@ -137,14 +137,18 @@ new_token() {
 }
 
 restart_engines() {
-    local place=$1 named=${context:-} since
+    local place=$1 named=${context:-} since from
     command -v kubectl >/dev/null || die "kubectl is missing: the secret is rotated, the engines still use the former password, which works until the next rotation"
     [ -n "$named" ] || named=$(jq -er --arg region "$place" '.regions.value[$region].cluster.name' <<<"$outputs_read")
     k() { kubectl --context "$named" --namespace engine "$@"; }
     since=$(date -u +%Y-%m-%dT%H:%M:%SZ)
     # external-secrets looks every few minutes; told, it looks now. Pods that start before would read the former one.
-    act k annotate externalsecret engine-app --overwrite "force-sync=$since"
-    synced() { watch; k get externalsecret engine-app -o json | jq -e --arg since "$since" '.status.refreshTime >= $since' >/dev/null; }
+    # Its name is of what it says: the rollout knows which one its pods read.
+    from=engine-app-...
+    [ -n "$dry_run" ] || from=$(k get rollout engine -o json | jq -er '.spec.template.spec.containers[0].envFrom[].secretRef.name // empty') ||
+        die "$place's rollout names no secret: the secret is rotated, the engines there still use the former password, which works until the next rotation"
+    act k annotate externalsecret "$from" --overwrite "force-sync=$since"
+    synced() { watch; k get externalsecret "$from" -o json | jq -e --arg since "$since" '.status.refreshTime >= $since' >/dev/null; }
     wait_for "$place's cluster has the new password" synced
     act k patch rollout engine --type merge --patch "{\"spec\":{\"restartAt\":\"$since\"}}"
     # The controller says so when the last pod is newer than that.

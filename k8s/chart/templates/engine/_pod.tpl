@@ -3,10 +3,9 @@
 metadata:
   labels:
     {{- include "engine.labels" (list . "server") | nindent 4 }}
+    {{- include "engine.contentLabel" . | nindent 4 }}
+  {{- if .Values.istio.enabled }}
   annotations:
-    # A changed setting or address replaces the pods as a changed image does.
-    checksum/settings: {{ print (include (print .Template.BasePath "/engine/configmap.yaml") .) (include (print .Template.BasePath "/secrets.yaml") .) | sha256sum }}
-    {{- if .Values.istio.enabled }}
     # The sidecar starts before the engine and ends after it, so a draining engine
     # can still answer.
     sidecar.istio.io/nativeSidecar: "true"
@@ -18,7 +17,7 @@ metadata:
     # PostgreSQL and Redis are not of the mesh: one hop less on every commit, and a
     # sidecar's restart cuts no commit.
     traffic.sidecar.istio.io/excludeOutboundPorts: "{{ .Values.database.port }},{{ .Values.redis.port }}"
-    {{- end }}
+  {{- end }}
 spec:
   serviceAccountName: engine
   automountServiceAccountToken: false
@@ -57,8 +56,8 @@ spec:
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       args: [serve]
       envFrom:
-        - configMapRef: {name: engine-settings}
-        - secretRef: {name: engine-app}
+        - configMapRef: {name: engine-settings-{{ include "engine.contentHash" . }}}
+        - secretRef: {name: engine-app-{{ include "engine.contentHash" . }}}
       ports:
         - {name: http, containerPort: 5000}
         - {name: admin, containerPort: 9464}

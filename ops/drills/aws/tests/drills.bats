@@ -348,7 +348,7 @@ while [ "\${1#--}" != "\$1" ]; do shift 2; done
 case \$1 in
 get) cat "$cluster/\$2.json" ;;
 annotate) jq -n --arg at "\$(date -u +%Y-%m-%dT%H:%M:%SZ)" '{status: {refreshTime: \$at}}' >"$cluster/externalsecret.json" ;;
-patch) jq -n --argjson patch "\${@: -1}" '{status: {restartedAt: \$patch.spec.restartAt, phase: "Healthy"}}' >"$cluster/rollout.json" ;;
+patch) rollout=\$(jq --argjson patch "\${@: -1}" '.status = {restartedAt: \$patch.spec.restartAt, phase: "Healthy"}' "$cluster/rollout.json") && echo "\$rollout" >"$cluster/rollout.json" ;;
 delete) cp "$cluster/after.json" "$cluster/pods.json" ;;
 esac
 SH
@@ -359,6 +359,8 @@ SH
     echo "{\"items\":[$(pod b),$(pod c)]}" >"$cluster/after.json"
     # What the chart really renders, as kubectl would list it.
     local kind
+    python -c 'import json, sys, yaml; print(json.dumps(next(d for d in yaml.safe_load_all(open(sys.argv[1])) if d and d["kind"] == "Rollout")))' \
+        "$drills/../../../k8s/rendered/production-us-east-1.yaml" >"$cluster/rollout.json"
     for kind in PeerAuthentication AuthorizationPolicy VirtualService; do
         python -c 'import json, sys, yaml; print(json.dumps({"items": [d for d in yaml.safe_load_all(open(sys.argv[1])) if d and d["kind"] == sys.argv[2]]}))' \
             "$drills/../../../k8s/rendered/production-us-east-1.yaml" "$kind" >"$cluster/$(tr '[:upper:]' '[:lower:]' <<<"$kind" | sed 's/y$/ie/')s.json"
@@ -436,6 +438,9 @@ SH
     [ "$status" -eq 0 ]
     [[ $output == *"us-east-1's engines are all new"*"us-west-2's engines are all new"* ]]
     [ "$(grep -c 'patch rollout engine' "$cluster/calls")" = 2 ]
+    # The secret that the chart's pods read, by the name that it has there.
+    name=$(sed -n 's/^  name: \(engine-app-.*\)/\1/p' "$drills/../../../k8s/rendered/production-us-east-1.yaml")
+    [ "$(grep -c "annotate externalsecret $name --overwrite" "$cluster/calls")" = 2 ]
     # One region: the others are told of.
     drill rotate_credentials.sh --restart yes --region us-west-2 --yes
     [ "$status" -eq 0 ]
