@@ -326,6 +326,7 @@ def made_up_page(scene):
             lines.append({"engine_task_panics_total": f"{name} {panics}", "engine_database_replication_lag_seconds": f"{name} 31"}.get(name, line))
         lines += [f'kube_cronjob_status_last_successful_time{{cronjob="engine-{each}"}} {old}' for each in ("backup", "verify", "maintain")]
         lines += ['kube_job_status_failed{job_name="engine-verify-1"} 1', 'rollout_info{name="engine",phase="Degraded"} 1']
+        lines.append(f'kube_pod_container_state_started{{container="engine",pod="engine-1"}} {old - 2_160_000}')
         return "\n".join(lines) + "\n"
 
     scene.sink.pages["/metrics"] = page(0)
@@ -333,7 +334,7 @@ def made_up_page(scene):
     wait_for("the made-up page is read", lambda: scene.prometheus.query(f'engine_task_panics_total{{instance="127.0.0.1:{scene.sink.port}"}}'), 30)
     time.sleep(2)
     scene.sink.pages["/metrics"] = page(1)
-    scene.expect("EngineTaskPanicked", "EngineReplicationLag", "EngineLedgerCheckTooOld", "EngineMaintenanceFailed", "EngineBackupTooOld", "EngineLedgerCheckFailed", "EngineRolloutFailed")
+    scene.expect("EngineTaskPanicked", "EngineReplicationLag", "EngineLedgerCheckTooOld", "EngineMaintenanceFailed", "EngineBackupTooOld", "EngineLedgerCheckFailed", "EngineRolloutFailed", "EnginePasswordOld")
     scene.prometheus.target("engine", *scene.engine_targets)
     scene.gone("EngineTaskPanicked", "EngineReplicationLag", "EngineLedgerCheckTooOld")
 
