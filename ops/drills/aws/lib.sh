@@ -91,6 +91,8 @@ out() {
 
 # Every region that terraform knows, one a line.
 all_regions() { jq -r '.regions.value | keys[]' <<<"$outputs_read"; }
+# Where engines answer /health, whatever the region: one address of all behind CloudFront.
+all_health_urls() { jq -r '.regions.value[].health_url' <<<"$outputs_read" | sort -u; }
 
 # act COMMAND...: says it, and does it unless --dry-run; a refusal ends the script. Said on standard
 # error, for what the command itself prints is often thrown away.

@@ -163,7 +163,7 @@ amazon() {
     # A secret is changed where it was made; the other regions have copies, which refuse.
     home_region=$(out .primary_region.value)
     places=${wanted:-$(all_regions)}
-    mapfile -t health_urls < <(jq -r '.regions.value[].health_url' <<<"$outputs_read" | sort -u)
+    mapfile -t health_urls < <(all_health_urls)
     before=$(current "$home_region") || die "the secret $secret has no version: nothing was done"
     watch
     [ "$failed" -eq 0 ] || die "not every region's /health answers 200 before the rotation: nothing was done"

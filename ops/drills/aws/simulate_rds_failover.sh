@@ -26,7 +26,7 @@ health_urls=("$health_url")
 if [ -z "$health_url" ] && [ "$kind" = instance ]; then
     health_urls=("$(out '.regions.value[$region].health_url')")
 elif [ -z "$health_url" ]; then
-    mapfile -t health_urls < <(jq -r '.regions.value[].health_url' <<<"$outputs_read" | sort -u)
+    mapfile -t health_urls < <(all_health_urls)
 fi
 
 writer() {
